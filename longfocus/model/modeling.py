@@ -1,0 +1,397 @@
+"""The model: LLaMA whose input is cut in windows and whose memory layers attend to all windows before.
+
+Semantics are those of LongLLaMA (Tworkowski et al., "Focused Transformer: Contrastive Training for Context Scaling",
+2023) with `window_overlap` = 0. Shapes: B batch, L input tokens, T tokens of a window, S tokens in the window with
+those held from before, V vocabulary, E hidden size.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutputWithPast,
+)
+
+from .cache import LayerState, LongLlamaCache
+from .config import LongLlamaConfig
+from .layers import LongLlamaDecoderLayer, LongLlamaRMSNorm
+from .rope import RotaryEmbedding
+from .spill import make_room, open_window, spill_all
+from .windows import Piece, cut, put_back
+
+State = LongLlamaCache | tuple[Any, ...] | None
+
+
+class LongLlamaPreTrainedModel(PreTrainedModel):
+    """What all LongLLaMA models share with transformers."""
+
+    config_class = LongLlamaConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["LongLlamaDecoderLayer"]  # noqa: RUF012 - the form transformers expects
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_sdpa = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        deviation = self.config.initializer_range
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=deviation)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                nn.init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, LongLlamaRMSNorm):
+            nn.init.ones_(module.weight)
+
+
+class LongLlamaModel(LongLlamaPreTrainedModel):
+    """The transformer without a head."""
+
+    def __init__(self, config: LongLlamaConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(LongLlamaDecoderLayer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = LongLlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary = RotaryEmbedding(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: State = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        last_context_length: int | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
+        """Run the model over an input of any length.
+
+        Args:
+            input_ids: [B, L]; or else `inputs_embeds` [B, L, E].
+            attention_mask: 1 for tokens and 0 for padding; its last L columns count. Padding may stand anywhere and
+                changes nothing for the tokens of a row.
+            position_ids: [B, L]; only differences within a window matter.
+            past_key_values: A state returned before; it stays valid as it is.
+            inputs_embeds: See `input_ids`.
+            use_cache: Whether the final window stays in the returned state's window. If not, all of the input
+                goes to memory, which is the way to read a document before asking about it.
+            output_attentions: Whether to return each layer's weights over [window, memory] in the last window.
+            output_hidden_states: Whether to return the hidden states between layers, for all of the input.
+            return_dict: False for a tuple.
+            last_context_length: In place of the configuration's.
+
+        Raises:
+            ValueError: Arguments that do not fit together.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("exactly one of input_ids and inputs_embeds is needed")
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        look = bool(self.config.output_attentions if output_attentions is None else output_attentions)
+        deep = bool(self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        checkpointed = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        batch, length, _ = inputs_embeds.shape
+        state = self._state(past_key_values, batch)
+        if state.window and not use_cache:
+            raise ValueError("a state with tokens in its window can only be continued with use_cache=True")
+        keep = _token_mask(attention_mask, batch, length, state.window)
+        positions = _positions(position_ids, keep, state, batch, length, inputs_embeds.device)
+
+        stride = self.config.window - self.config.window_overlap
+        last = self.config.last_context_length if last_context_length is None else last_context_length
+        continued, seen = state.window > 0, state.seen
+        outputs: list[tuple[Piece, Tensor]] = []
+        between: list[list[tuple[Piece, Tensor]]] = []
+        weights: tuple[Tensor, ...] | None = None
+        for piece in cut(length, keep, last, stride):
+            states, state, levels, weights = self._run(
+                piece.take(inputs_embeds),
+                piece.keep,
+                piece.take(positions),
+                state,
+                look=look and piece.final,
+                deep=deep,
+                checkpointed=checkpointed,
+            )
+            outputs.append((piece, states))
+            between.append([(piece, level) for level in levels])
+            if not piece.final and not continued:
+                state = spill_all(state, self.config, leave=self.config.window_overlap)
+        if not use_cache:
+            state = spill_all(state, self.config, leave=0)
+        state.seen = seen + length if use_cache else 0
+        hidden = tuple(put_back(list(level), length) for level in zip(*between, strict=True)) if deep else None
+        result = BaseModelOutputWithPast(
+            last_hidden_state=put_back(outputs, length),
+            past_key_values=state,
+            hidden_states=hidden,
+            attentions=weights,
+        )
+        return result if return_dict else result.to_tuple()
+
+    def _state(self, past: State, batch: int) -> LongLlamaCache:
+        """The state to start from, checked against the model and the batch."""
+        layers = self.config.num_hidden_layers
+        if past is None:
+            return LongLlamaCache([LayerState() for _ in range(layers)])
+        if isinstance(past, tuple | list):
+            past = LongLlamaCache.from_tuples(past)
+        if not isinstance(past, LongLlamaCache):
+            if past.get_seq_length() == 0:  # an empty cache that transformers made
+                return LongLlamaCache([LayerState() for _ in range(layers)])
+            raise ValueError(f"past_key_values is a {type(past).__name__}, expected a state that this model returned")
+        if len(past.layers) != layers:
+            raise ValueError(f"past_key_values has {len(past.layers)} layers, the model has {layers}")
+        if past.batch is not None and past.batch != batch:
+            raise ValueError(f"past_key_values has {past.batch} rows, the input has {batch}")
+        for index, layer in enumerate(past.layers):
+            if layer.memory is None:
+                continue
+            if index not in self.config.mem_layers:
+                raise ValueError(f"past_key_values has memory for layer {index}, which is not one of {self.config.mem_layers}")
+            if layer.memory.rows not in (1, batch):
+                raise ValueError(f"the memory in past_key_values has {layer.memory.rows} rows, the input has {batch}")
+        return past
+
+    def _run(
+        self,
+        states: Tensor,
+        keep: Tensor | None,
+        positions: Tensor,
+        state: LongLlamaCache,
+        *,
+        look: bool,
+        deep: bool,
+        checkpointed: bool,
+    ) -> tuple[Tensor, LongLlamaCache, list[Tensor], tuple[Tensor, ...] | None]:
+        """Run one window [B, T, E]; first what no longer fits beside it leaves the window."""
+        state = make_room(state, states.shape[1], keep, self.config)
+        window = open_window(state, positions, keep)
+        turned = self.rotary.depends_on_length or any(layer.rotated is None for layer in state.layers)
+        relative = window.relative if turned else window.relative[:, -states.shape[1] :]
+        rotary = self.rotary(relative, states.dtype)
+        levels: list[Tensor] = []
+        layers: list[LayerState] = []
+        weights: list[Tensor] = []
+        for index, layer in enumerate(self.layers):
+            if deep:
+                levels.append(states)
+            before = state.layers[index]
+            if self.rotary.depends_on_length:
+                before = replace(before, rotated=None)
+            given = (states, rotary, self.rotary.attention_scaling, before, window.allowed, look)
+            if checkpointed and index % self.config.gradient_checkpoint_every_ith == 0:
+                states, after, seen = checkpoint(layer, *given, use_reentrant=False)
+            else:
+                states, after, seen = layer(*given)
+            layers.append(after)
+            if seen is not None:
+                weights.append(seen)
+        states = self.norm(states)
+        if deep:
+            levels.append(states)
+        return states, LongLlamaCache(layers, window.positions, window.keep), levels, tuple(weights) if look else None
+
+
+def _token_mask(mask: Tensor | None, batch: int, length: int, window: int) -> Tensor | None:
+    """Which of the new columns are tokens, [B, L] bool; None where all are."""
+    if mask is None:
+        return None
+    if mask.dim() != 2 or mask.shape[0] != batch:
+        raise ValueError(f"attention_mask has the shape {tuple(mask.shape)}, expected ({batch}, columns)")
+    if mask.shape[1] < window + length:
+        raise ValueError(
+            f"attention_mask has {mask.shape[1]} columns, expected at least {window + length}: "
+            f"{window} in the window and {length} new"
+        )
+    tokens = mask[:, mask.shape[1] - length :].bool()
+    return None if bool(tokens.all()) else tokens
+
+
+def _positions(
+    given: Tensor | None, keep: Tensor | None, state: LongLlamaCache, batch: int, length: int, device: torch.device
+) -> Tensor:
+    """Positions [B, L]: as given, else counted on from the window, padding left out."""
+    if given is not None:
+        if given.shape not in ((batch, length), (1, length)):
+            raise ValueError(f"position_ids has the shape {tuple(given.shape)}, expected {(batch, length)}")
+        return given.to(device).long().expand(batch, -1)
+    if keep is None:
+        counted = torch.arange(length, device=device).expand(batch, -1)
+    else:
+        counted = (keep.long().cumsum(dim=1) - 1).clamp_min(0)
+    if state.positions is None:
+        return counted
+    held = state.positions if state.keep is None else state.positions.masked_fill(~state.keep, -1)
+    return counted + held.max(dim=1, keepdim=True).values + 1
+
+
+class LongLlamaForCausalLM(LongLlamaPreTrainedModel, GenerationMixin):
+    """The model with a language modelling head."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: LongLlamaConfig) -> None:
+        super().__init__(config)
+        self.model = LongLlamaModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: State = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        last_context_length: int | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Predict the next token at each place.
+
+        Args:
+            input_ids: See `LongLlamaModel.forward`, as for the arguments not named here.
+            attention_mask: See there.
+            position_ids: See there.
+            past_key_values: See there.
+            inputs_embeds: See there.
+            labels: [B, L]; the loss is the mean cross-entropy of each place against the next label, -100 left out.
+            use_cache: See there.
+            output_attentions: See there.
+            output_hidden_states: See there.
+            return_dict: See there.
+            last_context_length: See there.
+            logits_to_keep: How many of the last places need logits (0: all), or which, as indices.
+            **kwargs: Passed on to the loss.
+
+        Raises:
+            ValueError: Arguments that do not fit together.
+        """
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            last_context_length=last_context_length,
+        )
+        states = outputs.last_hidden_state
+        if isinstance(logits_to_keep, int):
+            states = states[:, -logits_to_keep:] if logits_to_keep else states
+        else:
+            states = states[:, logits_to_keep]
+        logits = self.lm_head(states)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        result = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return result if return_dict else result.to_tuple()
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        """False: `generate` starts without a state, the first call makes one."""
+        return False
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        state = kwargs.get("past_key_values")
+        rows = None if input_ids is None else input_ids.shape[0]
+        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
+        if isinstance(state, LongLlamaCache) and expand_size > 1 and rows is not None:
+            each = torch.arange(rows).repeat_interleave(expand_size)
+            kwargs["past_key_values"] = state.for_rows(each)
+        return input_ids, kwargs
+
+    def _reorder_cache(self, past_key_values: LongLlamaCache, beam_idx: Tensor) -> LongLlamaCache:
+        return past_key_values.for_rows(beam_idx)
+
+
+class LongLlamaForSequenceClassification(LongLlamaPreTrainedModel):
+    """The model with a linear head on the last token of each row."""
+
+    def __init__(self, config: LongLlamaConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = LongLlamaModel(config)
+        self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
+        """Classify each row by its last token.
+
+        Args:
+            input_ids: [B, L]; `inputs_embeds` and the other arguments of `LongLlamaModel.forward` are passed on.
+            attention_mask: [B, L]; without it, the last token of a row is its last that is not `pad_token_id`.
+            labels: [B], or [B, labels] for several.
+            return_dict: False for a tuple.
+            **kwargs: Passed on to `LongLlamaModel.forward`.
+
+        Raises:
+            ValueError: Several rows, and neither an attention mask nor a padding id tells where they end.
+        """
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
+        states = outputs.last_hidden_state
+        batch, length, _ = states.shape
+        if attention_mask is not None:
+            tokens = attention_mask[:, -length:].bool()
+        elif self.config.pad_token_id is not None and input_ids is not None:
+            tokens = input_ids != self.config.pad_token_id
+        elif batch == 1:
+            tokens = torch.ones((1, length), dtype=torch.bool, device=states.device)
+        else:
+            raise ValueError("Cannot handle batch sizes > 1 if no padding token is defined and no mask is given.")
+        place = torch.arange(length, device=states.device)
+        last = place.masked_fill(~tokens, 0).max(dim=1).values
+        logits = self.score(states[torch.arange(batch, device=states.device), last])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        result = SequenceClassifierOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return result if return_dict else result.to_tuple()

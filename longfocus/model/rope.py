@@ -1,0 +1,61 @@
+"""Rotary position embedding within a window, with every scaling that transformers knows.
+
+Shapes: B batch, H heads, T tokens, D head_dim.
+"""
+
+import torch
+from torch import Tensor
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from .config import LongLlamaConfig
+
+
+class RotaryEmbedding:
+    """Cosines and sines for positions counted from the start of a window.
+
+    Kinds whose frequencies depend on the length (dynamic NTK, LongRoPE) are computed anew for the extent of each
+    window, so that a result never depends on what the model was called with before.
+
+    Attributes:
+        depends_on_length: Whether the frequencies depend on the length of the window.
+        attention_scaling: Factor on rotated queries and on rotated keys (1 except for YaRN and LongRoPE). A key read
+            from memory is rotated to position 0, which leaves it as it is but for this factor.
+    """
+
+    def __init__(self, config: LongLlamaConfig) -> None:
+        self._config = config
+        self._kind = config.rope_parameters["rope_type"]
+        self._fixed: dict[torch.device, Tensor] = {}
+        self.depends_on_length = self._kind in ("dynamic", "longrope")
+        self.attention_scaling = 1.0 if self._kind == "default" else float(ROPE_INIT_FUNCTIONS[self._kind](config)[1])
+
+    def _frequencies(self, device: torch.device, extent: int) -> Tensor:
+        """Inverse frequencies [D / 2] in float32 for a window of `extent` tokens."""
+        if self.depends_on_length:
+            frequencies, _ = ROPE_INIT_FUNCTIONS[self._kind](self._config, device, seq_len=extent)
+            return frequencies.to(device=device, dtype=torch.float32)
+        if device not in self._fixed:
+            if self._kind == "default":
+                exponents = torch.arange(0, self._config.head_dim, 2, dtype=torch.float32, device=device)
+                found = self._config.rope_parameters["rope_theta"] ** (-exponents / self._config.head_dim)
+            else:
+                found, _ = ROPE_INIT_FUNCTIONS[self._kind](self._config, device)
+            self._fixed[device] = found.to(device=device, dtype=torch.float32)
+        return self._fixed[device]
+
+    def __call__(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [B, 1, T, D] in `dtype` for `positions` [B, T]."""
+        extent = int(positions.max()) + 1 if self.depends_on_length else 0
+        frequencies = self._frequencies(positions.device, extent)
+        angles = positions[:, None, :, None].float() * frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        cosines, sines = angles.cos(), angles.sin()
+        if self.attention_scaling != 1.0:
+            cosines, sines = cosines * self.attention_scaling, sines * self.attention_scaling
+        return cosines.to(dtype), sines.to(dtype)
+
+
+def rotate(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotate `states` [B, H, T, D]; dimension i is paired with i + D / 2, as in Hugging Face's LLaMA files."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cosines + torch.cat((-second, first), dim=-1) * sines
