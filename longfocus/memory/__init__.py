@@ -1,0 +1,1 @@
+"""Memories that outlive the process: books on disk."""

@@ -58,6 +58,8 @@ def _one_part(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: b
         mask = None
         if keep is not None:
             mask = torch.zeros(keep.shape, dtype=query.dtype).masked_fill_(~keep, float("-inf"))
+        shape = (query.shape[0], *key.shape[1:])  # the kernel would read past the end of a batch of one
+        key, value = key.expand(shape), value.expand(shape)
         output, lse = _CPU_FLASH(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
         if keep is not None:  # the kernel reports 0 where everything is masked
             lse = lse.masked_fill(~keep.any(-1), float("-inf"))
@@ -100,18 +102,13 @@ def mix(weights: Tensor, value: Tensor) -> Tensor:
 
 def merge(parts: Iterable[Part]) -> Part:
     """Join parts into what one softmax over all their keys gives; a part with log-sum-exp -inf counts for nothing."""
-    parts = list(parts)
-    if len(parts) == 1:
-        return parts[0]
-    dtype = parts[0][0].dtype
-    every = torch.stack([lse for _, lse in parts])
-    total = torch.logsumexp(every, dim=0)
-    # -inf - -inf is not a number; a query that sees nothing at all gets zeros
-    shares = torch.exp(every - total.clamp_min(torch.finfo(torch.float32).min))
-    output = parts[0][0] * shares[0, ..., None]
-    for share, (part, _) in zip(shares[1:], parts[1:], strict=True):
-        output = torch.addcmul(output, part, share[..., None])
-    return output.to(dtype), total
+    output, total = (parts := list(parts))[0]
+    for other, lse in parts[1:]:
+        # the other part's share, exp(lse) / (exp(total) + exp(lse)); 0 where neither sees anything
+        share = torch.sigmoid(lse - total).nan_to_num(0.0)
+        output = torch.lerp(output, other, share[..., None].to(output.dtype))
+        total = torch.logaddexp(total, lse)
+    return output, total
 
 
 def attend_together(

@@ -51,21 +51,21 @@ class LayerState:
             grown, grown if same else self.rotated.extended(rotated), self.values.extended(values), self.memory
         )
 
-    def remembered(self, count: int, keep: Tensor | None, dtype: torch.dtype) -> LayerState:
-        """With the first `count` tokens of the window (those in `keep` [B, count]) added to the memory as well."""
+    def remembered(self, first: int, stop: int, keep: Tensor | None, dtype: torch.dtype) -> LayerState:
+        """With columns `first` to `stop` of the window (those in `keep` [B, stop - first]) added to the memory as well."""
         assert self.keys is not None and self.values is not None
-        keys, values = self.keys.tensor[:, :, :count], self.values.tensor[:, :, :count]
+        keys, values = self.keys.tensor[:, :, first:stop], self.values.tensor[:, :, first:stop]
         if self.memory is not None:
             return replace(self, memory=self.memory.append(keys, values, keep))
         copied = not torch.is_grad_enabled()  # the window's storage is not to be held on to
         memory = DenseMemory.of(keys.to(dtype, copy=copied), values.to(dtype, copy=copied), keep)
         return replace(self, memory=memory)
 
-    def trimmed(self, count: int) -> LayerState:
-        """With the first `count` tokens taken out of the window; keys must be rotated anew."""
-        if self.keys is None or self.values is None or count == self.window:
+    def with_columns(self, columns: Tensor) -> LayerState:
+        """With only these columns (indices [S']) in the window; keys must be rotated anew."""
+        if self.keys is None or self.values is None or not len(columns):
             return LayerState(memory=self.memory)
-        kept = [GrowingTensor.of(held.tensor[:, :, count:].clone(), 2) for held in (self.keys, self.values)]
+        kept = [GrowingTensor.of(held.tensor.index_select(2, columns), 2) for held in (self.keys, self.values)]
         return LayerState(kept[0], None, kept[1], self.memory)
 
     def selected(self, rows: Tensor) -> LayerState:
@@ -146,7 +146,12 @@ class LongLlamaCache(Cache):
             For each layer six tensors: window keys and values [B, G, S, D], window positions [B, 1, S, 1], memory keys
             and values [B, G, N, D] and a memory mask [B, 1, N, 1] (0, or the lowest number for padding). Keys are
             un-rotated; what is missing is an empty tensor.
+
+        Raises:
+            ValueError: The window has padding, which this form does not tell.
         """
+        if self.keep is not None and not bool(self.keep.all()):
+            raise ValueError("LongLLaMA's form of a state does not tell which tokens of the window are padding")
         empty = torch.empty((self.batch or 1, 0, 0, 0))
         states = []
         for layer in self.layers:
@@ -200,6 +205,11 @@ class LongLlamaCache(Cache):
     @property
     def is_compileable(self) -> bool:
         """False: the state changes shape as it grows."""
+        return False
+
+    @property
+    def is_croppable(self) -> bool:
+        """False: see `crop`."""
         return False
 
     @property

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, PreTrainedConfig
 
 
 class LongLlamaConfig(LlamaConfig):
@@ -27,6 +27,9 @@ class LongLlamaConfig(LlamaConfig):
         window_length: Most tokens that a layer attends to directly; None means `max_position_embeddings`.
         window_overlap: How many tokens of the previous window stay in the next one, between 0 (as in LongLLaMA) and
             `window_length` - 1.
+        sink_tokens: How many of the first tokens never leave the window. Models put attention that they have no use
+            for on the first tokens; a window without them reads and writes worse (Xiao et al., "Efficient Streaming
+            Language Models with Attention Sinks", 2023). 0 as in LongLLaMA.
         attention_out_bias: Whether the output projection of attention has a bias; None means as `attention_bias`.
         qk_norm: Whether queries and keys are normalised per head before rotation, as in Qwen3.
 
@@ -47,10 +50,22 @@ class LongLlamaConfig(LlamaConfig):
     last_context_length: int = 1024
     window_length: int | None = None
     window_overlap: int = 0
+    sink_tokens: int = 0
     attention_out_bias: bool | None = None
     qk_norm: bool = False
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, but a field given as a keyword is checked as if it stood in `config_dict`."""
+        fields = cls.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
+        given = {name: kwargs.pop(name) for name in fields & kwargs.keys()}
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
     def __post_init__(self, **kwargs: Any) -> None:
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads"
+            )
         self.mem_layers = sorted(set(self.mem_layers or []))
         if isinstance(self.mem_dtype, torch.dtype):
             self.mem_dtype = str(self.mem_dtype).removeprefix("torch.")
@@ -61,10 +76,15 @@ class LongLlamaConfig(LlamaConfig):
 
     def _check_memory_fields(self) -> None:
         for layer in self.mem_layers or []:
-            if not 0 <= layer < self.num_hidden_layers:
-                raise ValueError(f"mem_layers has layer {layer}, but the model has layers 0 to {self.num_hidden_layers - 1}")
-        if not isinstance(getattr(torch, str(self.mem_dtype), None), torch.dtype):
-            raise ValueError(f"mem_dtype is {self.mem_dtype!r}, which is no torch dtype; for example 'bfloat16'")
+            if layer not in range(self.num_hidden_layers):
+                raise ValueError(
+                    f"mem_layers has layer {layer}, but the model has layers 0 to {self.num_hidden_layers - 1}"
+                )
+        dtype = getattr(torch, str(self.mem_dtype), None)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ValueError(
+                f"mem_dtype is {self.mem_dtype!r}, which is no floating torch dtype; for example 'bfloat16'"
+            )
         if self.mem_attention_grouping is not None and (
             len(self.mem_attention_grouping) != 2 or min(self.mem_attention_grouping) <= 0
         ):
@@ -73,13 +93,23 @@ class LongLlamaConfig(LlamaConfig):
                 f"got {self.mem_attention_grouping}"
             )
         if self.gradient_checkpoint_every_ith <= 0:
-            raise ValueError(f"gradient_checkpoint_every_ith is {self.gradient_checkpoint_every_ith}, must be 1 or more")
+            raise ValueError(
+                f"gradient_checkpoint_every_ith is {self.gradient_checkpoint_every_ith}, must be 1 or more"
+            )
+        if self.last_context_length <= 0:
+            raise ValueError(f"last_context_length is {self.last_context_length}, must be 1 or more")
         if self.window_length is not None and self.window_length <= 0:
             raise ValueError(f"window_length is {self.window_length}, must be 1 or more")
-        if not 0 <= self.window_overlap < self.window:
+        if self.window_overlap < 0 or self.sink_tokens < 0 or self.stride < 1:
             raise ValueError(
-                f"window_overlap is {self.window_overlap}, must be at least 0 and below the window of {self.window} tokens"
+                f"window_overlap is {self.window_overlap} and sink_tokens is {self.sink_tokens}; they must be at least 0 "
+                f"and together below the window of {self.window} tokens"
             )
+
+    @property
+    def stride(self) -> int:
+        """Most new tokens of a window that is full of those held from before."""
+        return self.window - self.window_overlap - self.sink_tokens
 
     @property
     def window(self) -> int:

@@ -28,9 +28,7 @@ class LongLlamaRMSNorm(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        wide = states.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * wide.to(states.dtype)
+        return F.rms_norm(states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
 class LongLlamaMLP(nn.Module):
@@ -97,7 +95,7 @@ class LongLlamaAttention(nn.Module):
         value = self.v_proj(states).view(batch, new, -1, self.head_dim).transpose(1, 2)
         if self.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
-        query, key = query.transpose(1, 2), key.transpose(1, 2)
+        query, key = query.transpose(1, 2).to(value.dtype), key.transpose(1, 2).to(value.dtype)  # for autocast
         rotated = key
         if self.is_rotated:
             here = [table[:, :, -new:] for table in rotary]

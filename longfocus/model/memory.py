@@ -20,6 +20,8 @@ from .growing import GrowingTensor
 
 BLOCK = 2048
 """Entries converted at a time where the memory's dtype or device is not the query's; small enough for a CPU's cache."""
+AT_ONCE = 16
+"""Blocks whose outputs are held before they are joined."""
 
 
 class Entries(NamedTuple):
@@ -87,13 +89,13 @@ class DenseMemory(Memory):
         """See `Memory.rows`."""
         return self._keys.tensor.shape[0]
 
-    def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> DenseMemory:
-        """See `Memory.append`; what comes is cast to the dtype of what is there."""
+    def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
+        """See `Memory.append`; what comes is cast to the dtype of what is there. One row goes on to serve many."""
         old = self._keys.tensor
         if old.shape[0] != keys.shape[0]:
             if old.shape[0] != 1:
                 raise ValueError(f"the memory has {old.shape[0]} rows, but {keys.shape[0]} rows are to be appended")
-            return self.select(torch.zeros(keys.shape[0], dtype=torch.long, device=old.device)).append(keys, values, keep)
+            return ChainedMemory(self, dtype=old.dtype).append(keys, values, keep)
         kept = self._keep
         if kept is not None or keep is not None:
             if kept is None:
@@ -161,13 +163,13 @@ class ChainedMemory(Memory):
         if self.second is None:
             return first
         second = self.second.entries()
-        rows = second.keys.shape[0]
+        rows = self.rows
         keep = None
         if first.keep is not None or second.keep is not None:
             keep = torch.cat([_keep_of(part).expand(rows, -1) for part in (first, second)], dim=1)
-        keys = torch.cat((first.keys.to(second.keys).expand(rows, -1, -1, -1), second.keys), dim=2)
-        values = torch.cat((first.values.to(second.values).expand(rows, -1, -1, -1), second.values), dim=2)
-        return Entries(keys, values, keep)
+        keys = [part.keys.to(second.keys).expand(rows, -1, -1, -1) for part in (first, second)]
+        values = [part.values.to(second.values).expand(rows, -1, -1, -1) for part in (first, second)]
+        return Entries(torch.cat(keys, dim=2), torch.cat(values, dim=2), keep)
 
     def select(self, rows: Tensor) -> ChainedMemory:
         """See `Memory.select`; a first memory of one row serves every row as it is."""
@@ -188,6 +190,8 @@ def attend_in_blocks(query: Tensor, entries: Entries, scale: float, block: int =
     """Attend to entries that may be of another dtype or on another device than `query`, a block at a time."""
     keys, values, keep = entries
     mask = None if keep is None else keep[:, None, None, :]
+    if not keys.shape[2]:
+        return torch.zeros_like(query), query.new_full(query.shape[:3], float("-inf"), dtype=torch.float32)
     if keys.dtype == query.dtype and keys.device == query.device:
         return attend(query, keys, values, scale=scale, keep=mask)
     parts = []
@@ -202,4 +206,6 @@ def attend_in_blocks(query: Tensor, entries: Entries, scale: float, block: int =
                 keep=None if mask is None else mask[..., here],
             )
         )
+        if len(parts) == AT_ONCE:
+            parts = [merge(parts)]
     return merge(parts)

@@ -1,7 +1,7 @@
 """The model: LLaMA whose input is cut in windows and whose memory layers attend to all windows before.
 
 Semantics are those of LongLLaMA (Tworkowski et al., "Focused Transformer: Contrastive Training for Context Scaling",
-2023) with `window_overlap` = 0. Shapes: B batch, L input tokens, T tokens of a window, S tokens in the window with
+2023) with `window_overlap` and `sink_tokens` 0. Shapes: B batch, L input tokens, T tokens of a window, S tokens in the window with
 those held from before, V vocabulary, E hidden size.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -20,12 +20,20 @@ from transformers.modeling_outputs import (
 
 from .cache import LayerState, LongLlamaCache
 from .config import LongLlamaConfig
+from .generation import LongLlamaGenerationMixin
 from .layers import LongLlamaDecoderLayer, LongLlamaRMSNorm
 from .rope import RotaryEmbedding
-from .spill import make_room, open_window, spill_all
+from .spill import make_room, open_window, spill_all, spill_between
 from .windows import Piece, cut, put_back
 
 State = LongLlamaCache | tuple[Any, ...] | None
+
+AUTO_CLASSES = {
+    "AutoModel": "LongLlamaModel",
+    "AutoModelForCausalLM": "LongLlamaForCausalLM",
+    "AutoModelForSequenceClassification": "LongLlamaForSequenceClassification",
+}
+"""Which class of this file each of transformers' Auto classes stands for."""
 
 
 class LongLlamaPreTrainedModel(PreTrainedModel):
@@ -37,6 +45,14 @@ class LongLlamaPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["LongLlamaDecoderLayer"]  # noqa: RUF012 - the form transformers expects
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
+    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq"]  # noqa: RUF012 - LongLLaMA's older files hold it
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; where our code is saved beside the weights, all Auto classes are to find theirs in it."""
+        if self.is_remote_code():
+            self.config.auto_map = {auto: f"modeling.{name}" for auto, name in AUTO_CLASSES.items()}
+            self.config.auto_map["AutoConfig"] = "config.LongLlamaConfig"
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         deviation = self.config.initializer_range
@@ -60,6 +76,7 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         self.norm = LongLlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary = RotaryEmbedding(config)
         self.gradient_checkpointing = False
+        self._gradient_checkpointing_func = checkpoint  # transformers puts in another to honour its own options
         self.post_init()
 
     def forward(
@@ -105,19 +122,18 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         batch, length, _ = inputs_embeds.shape
-        state = self._state(past_key_values, batch)
+        state = self._state(past_key_values, batch, attention_mask, length)
         if state.window and not use_cache:
             raise ValueError("a state with tokens in its window can only be continued with use_cache=True")
         keep = _token_mask(attention_mask, batch, length, state.window)
         positions = _positions(position_ids, keep, state, batch, length, inputs_embeds.device)
 
-        stride = self.config.window - self.config.window_overlap
         last = self.config.last_context_length if last_context_length is None else last_context_length
-        continued, seen = state.window > 0, state.seen
+        fresh, seen = state.live() == 0, state.seen  # rows with an empty window send each piece to memory
         outputs: list[tuple[Piece, Tensor]] = []
         between: list[list[tuple[Piece, Tensor]]] = []
         weights: tuple[Tensor, ...] | None = None
-        for piece in cut(length, keep, last, stride):
+        for piece in cut(length, keep, last, self.config.stride):
             states, state, levels, weights = self._run(
                 piece.take(inputs_embeds),
                 piece.keep,
@@ -129,10 +145,10 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
             )
             outputs.append((piece, states))
             between.append([(piece, level) for level in levels])
-            if not piece.final and not continued:
-                state = spill_all(state, self.config, leave=self.config.window_overlap)
+            if not piece.final:
+                state = spill_between(state, self.config, fresh)
         if not use_cache:
-            state = spill_all(state, self.config, leave=0)
+            state = spill_all(state, self.config)
         state.seen = seen + length if use_cache else 0
         hidden = tuple(put_back(list(level), length) for level in zip(*between, strict=True)) if deep else None
         result = BaseModelOutputWithPast(
@@ -143,13 +159,15 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         )
         return result if return_dict else result.to_tuple()
 
-    def _state(self, past: State, batch: int) -> LongLlamaCache:
+    def _state(self, past: State, batch: int, mask: Tensor | None, length: int) -> LongLlamaCache:
         """The state to start from, checked against the model and the batch."""
         layers = self.config.num_hidden_layers
         if past is None:
             return LongLlamaCache([LayerState() for _ in range(layers)])
         if isinstance(past, tuple | list):
             past = LongLlamaCache.from_tuples(past)
+            if mask is not None and past.window:  # in that form only the mask tells padding
+                past.keep = mask[:, -past.window - length : -length].bool()
         if not isinstance(past, LongLlamaCache):
             if past.get_seq_length() == 0:  # an empty cache that transformers made
                 return LongLlamaCache([LayerState() for _ in range(layers)])
@@ -180,7 +198,7 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
     ) -> tuple[Tensor, LongLlamaCache, list[Tensor], tuple[Tensor, ...] | None]:
         """Run one window [B, T, E]; first what no longer fits beside it leaves the window."""
         state = make_room(state, states.shape[1], keep, self.config)
-        window = open_window(state, positions, keep)
+        window = open_window(state, positions, keep, self.config.sink_tokens)
         turned = self.rotary.depends_on_length or any(layer.rotated is None for layer in state.layers)
         relative = window.relative if turned else window.relative[:, -states.shape[1] :]
         rotary = self.rotary(relative, states.dtype)
@@ -195,7 +213,7 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
                 before = replace(before, rotated=None)
             given = (states, rotary, self.rotary.attention_scaling, before, window.allowed, look)
             if checkpointed and index % self.config.gradient_checkpoint_every_ith == 0:
-                states, after, seen = checkpoint(layer, *given, use_reentrant=False)
+                states, after, seen = self._gradient_checkpointing_func(layer, *given, use_reentrant=False)
             else:
                 states, after, seen = layer(*given)
             layers.append(after)
@@ -240,7 +258,7 @@ def _positions(
     return counted + held.max(dim=1, keepdim=True).values + 1
 
 
-class LongLlamaForCausalLM(LongLlamaPreTrainedModel, GenerationMixin):
+class LongLlamaForCausalLM(LongLlamaPreTrainedModel, LongLlamaGenerationMixin):
     """The model with a language modelling head."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
@@ -318,25 +336,6 @@ class LongLlamaForCausalLM(LongLlamaPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
         return result if return_dict else result.to_tuple()
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """False: `generate` starts without a state, the first call makes one."""
-        return False
-
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
-    ) -> tuple[Tensor | None, dict[str, Any]]:
-        state = kwargs.get("past_key_values")
-        rows = None if input_ids is None else input_ids.shape[0]
-        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
-        if isinstance(state, LongLlamaCache) and expand_size > 1 and rows is not None:
-            each = torch.arange(rows).repeat_interleave(expand_size)
-            kwargs["past_key_values"] = state.for_rows(each)
-        return input_ids, kwargs
-
-    def _reorder_cache(self, past_key_values: LongLlamaCache, beam_idx: Tensor) -> LongLlamaCache:
-        return past_key_values.for_rows(beam_idx)
 
 
 class LongLlamaForSequenceClassification(LongLlamaPreTrainedModel):

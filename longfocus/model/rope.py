@@ -45,8 +45,12 @@ class RotaryEmbedding:
 
     def __call__(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines [B, 1, T, D] in `dtype` for `positions` [B, T]."""
-        extent = int(positions.max()) + 1 if self.depends_on_length else 0
-        frequencies = self._frequencies(positions.device, extent)
+        if self.depends_on_length:  # each row has the frequencies of its own extent, whatever stands beside it
+            extents = (positions.max(dim=1).values + 1).tolist()
+            found = {extent: self._frequencies(positions.device, extent) for extent in set(extents)}
+            frequencies = torch.stack([found[extent] for extent in extents])[:, None, None]
+        else:
+            frequencies = self._frequencies(positions.device, 0)
         angles = positions[:, None, :, None].float() * frequencies
         angles = torch.cat((angles, angles), dim=-1)
         cosines, sines = angles.cos(), angles.sin()
@@ -57,5 +61,9 @@ class RotaryEmbedding:
 
 def rotate(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Rotate `states` [B, H, T, D]; dimension i is paired with i + D / 2, as in Hugging Face's LLaMA files."""
-    first, second = states.chunk(2, dim=-1)
-    return states * cosines + torch.cat((-second, first), dim=-1) * sines
+    half = states.shape[-1] // 2
+    first, second = states[..., :half], states[..., half:]
+    rotated = states * cosines
+    rotated[..., :half].addcmul_(second, sines[..., :half], value=-1)
+    rotated[..., half:].addcmul_(first, sines[..., half:])
+    return rotated.to(states.dtype)  # under autocast the tables are wider

@@ -51,7 +51,12 @@ def cut(length: int, keep: Tensor | None, last_context_length: int, stride: int)
 
     Rows with fewer windows than others sit out the steps before the final one. Within a piece tokens stand at the
     right, so that the entries that stay in the window lie together.
+
+    Raises:
+        ValueError: There is nothing to cut, or `last_context_length` is not positive.
     """
+    if not length:
+        raise ValueError("the input has no tokens")
     if keep is None:
         start = 0
         lengths = cut_lengths(length, last_context_length, stride)
@@ -79,12 +84,14 @@ def put_back(pieces: list[tuple[Piece, Tensor]], length: int) -> Tensor:
     """Lay the outputs [B, T, ...] of all pieces out as [B, length, ...]; padding gets zeros."""
     if pieces[0][0].columns is None:
         return pieces[0][1] if len(pieces) == 1 else torch.cat([output for _, output in pieces], dim=1)
-    first = pieces[0][1]
-    whole = first.new_zeros((first.shape[0], length + 1, *first.shape[2:]))
-    for piece, output in pieces:
-        assert piece.columns is not None
-        # padding is sent to one column more, which is thrown away
-        columns = piece.columns if piece.keep is None else piece.columns.masked_fill(~piece.keep, length)
-        index = columns.view(*columns.shape, *([1] * (output.dim() - 2))).expand_as(output)
-        whole = whole.scatter(1, index, output)
-    return whole[:, :length]
+    output = torch.cat([output for _, output in pieces], dim=1)
+    # padding is sent to one column more, which is thrown away
+    places = [
+        piece.columns if piece.keep is None else piece.columns.masked_fill(~piece.keep, length)
+        for piece, _ in pieces
+        if piece.columns is not None
+    ]
+    index = torch.cat(places, dim=1)
+    index = index.view(*index.shape, *([1] * (output.dim() - 2))).expand_as(output)
+    whole = output.new_zeros((output.shape[0], length + 1, *output.shape[2:]))
+    return whole.scatter(1, index, output)[:, :length]

@@ -1,0 +1,1 @@
+"""Questions to a Book: answers, and the passages they rest on."""

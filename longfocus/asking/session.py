@@ -1,0 +1,302 @@
+"""Asking a Book: the question goes behind what was read, the answer streams, citations come with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from longfocus.asking.account import AttentionAccount, WatchedMemory
+from longfocus.asking.generation import Sampling, Written, write
+from longfocus.asking.passages import Citation, find_passages
+from longfocus.errors import RequestError
+from longfocus.loading.load import LoadedModel
+from longfocus.loading.prompts import encode_frame, encode_text, frame_of
+from longfocus.memory.book import StoredBook
+from longfocus.memory.layout import Reading
+from longfocus.memory.top_k import TopKMemory
+from longfocus.model.cache import LayerState, LongLlamaCache
+from longfocus.model.rope import rotate
+from longfocus.model.spill import open_window
+
+Uses = Literal["memory", "window", "nothing"]
+"""What an answer may rest on: all that was read, only what fits the window at the document's end, or nothing of it."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds and tokens of one answer.
+
+    Attributes:
+        first_token: Seconds from the question to the first piece of the answer.
+        total: Seconds from the question to the answer's end.
+        question_tokens: Tokens of the prompt behind the document.
+        answer_tokens: Tokens generated.
+        tokens_per_second: Of the answer after its first token; 0 for an answer of one token.
+    """
+
+    first_token: float
+    total: float
+    question_tokens: int
+    answer_tokens: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and what it rests on.
+
+    Attributes:
+        question: As it was asked.
+        text: The answer.
+        citations: Passages on which the answer's tokens put their attention, best first.
+        timings: How long it took.
+        ids: Token ids of the answer.
+    """
+
+    question: str
+    text: str
+    citations: tuple[Citation, ...]
+    timings: Timings
+    ids: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines; places that are not known are left out."""
+        citations = [{k: v for k, v in asdict(c).items() if v is not None} for c in self.citations]
+        return {
+            "question": self.question,
+            "answer": self.text,
+            "citations": citations,
+            "timings": asdict(self.timings),
+        }
+
+
+class Session:
+    """A Book together with the model that read it.
+
+    Attributes:
+        book: The Book.
+        loaded: The model that read it.
+        frame: The fixed parts of a prompt.
+        window: Most tokens in the model's window.
+        state: The model's state after reading; every question starts from it.
+
+    Args:
+        book: The Book.
+        loaded: The model that read it.
+        top_k: How many of the best entries of memory each query sees; None for what suits the model.
+
+    Raises:
+        BookError: The Book was read by another model or with other settings.
+    """
+
+    def __init__(self, book: StoredBook, loaded: LoadedModel, top_k: int | None = None) -> None:
+        top_k = loaded.top_k if top_k is None else top_k
+        look_back = book.manifest.reading.look_back  # how it was read does not matter any more
+        here = Reading.by(loaded.name, loaded.fingerprint, loaded.model.config, look_back)
+        book.check_reader(here)
+        self.book = book
+        self.loaded = loaded
+        self.frame = frame_of(loaded.tokenizer)
+        self.window: int = loaded.model.config.window
+        memories = book.memories()
+        if top_k is not None:
+            memories = {layer: TopKMemory(memory, top_k) for layer, memory in memories.items()}
+        self.state = book.state(memories, loaded.model.dtype)
+
+    def stream(
+        self,
+        question: str,
+        *,
+        uses: Uses = "memory",
+        sampling: Sampling | None = None,
+        citations: int = 3,
+    ) -> Iterator[str | Answer]:
+        """Answer a question; yields pieces of text as they are written and, last, the whole answer.
+
+        Args:
+            question: What to ask.
+            uses: What the answer may rest on.
+            sampling: How tokens are chosen; the likeliest each time by default.
+            citations: How many passages to cite at most; 0 saves the account of attention.
+
+        Raises:
+            RequestError: The question is empty or does not fit the window.
+        """
+        sampling = sampling or Sampling()
+        ids = self.question_ids(question)
+        account = None
+        if uses != "memory":
+            ids = self._without_memory(ids, uses, sampling.max_new_tokens)
+            state = LongLlamaCache([LayerState() for _ in self.state.layers])
+        else:
+            state = self.state
+            if citations:
+                account = AttentionAccount(len(self.book.ids))
+                account.window_counts = state.window + len(ids) + sampling.max_new_tokens <= self.window
+                state = self.watched_state(account)
+        for item in self.answer(question, ids, state, account, sampling, citations):
+            yield item[0] if isinstance(item, tuple) else item
+
+    def answer(
+        self,
+        question: str,
+        ids: list[int],
+        state: LongLlamaCache,
+        account: AttentionAccount | None,
+        sampling: Sampling,
+        citations: int,
+    ) -> Iterator[str | tuple[Answer, Written]]:
+        """Write behind `state`; yields pieces of text and, last, the answer with what was generated."""
+        begun = time.perf_counter()
+        first = 0.0
+        pieces: list[str] = []
+        written: Written | None = None
+        for item in write(self.loaded.model, self.loaded.tokenizer, ids, state, sampling):
+            if isinstance(item, Written):
+                written = item
+                continue
+            first = first or time.perf_counter() - begun
+            pieces.append(item)
+            yield item
+        assert written is not None
+        total = time.perf_counter() - begun
+        later = len(written.ids) - 1
+        speed = later / (total - first) if later > 0 and total > first else 0.0
+        cited = find_passages(self.book, account.answer, citations) if account is not None else ()
+        timings = Timings(round(first or total, 4), round(total, 4), len(ids), len(written.ids), round(speed, 2))
+        yield Answer(question, "".join(pieces).strip(), cited, timings, tuple(written.ids)), written
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        """Answer a question; options as for `stream`."""
+        answer = None
+        for item in self.stream(question, **options):
+            answer = item
+        assert isinstance(answer, Answer)
+        return answer
+
+    def find(self, question: str, most: int = 5) -> tuple[Citation, ...]:
+        """The passages that the question's tokens attend to, best first, without writing an answer.
+
+        Raises:
+            RequestError: The question is empty or does not fit the window.
+        """
+        ids = self.question_ids(question)
+        account = AttentionAccount(len(self.book.ids))
+        account.window_counts = self.state.window + len(ids) <= self.window
+        state = self.watched_state(account)
+        with torch.inference_mode():
+            prompt = torch.tensor([ids], device=self.loaded.model.device)
+            self.loaded.model.model(prompt, past_key_values=state, use_cache=True, last_context_length=len(ids))
+        return find_passages(self.book, account.question, most)
+
+    def question_ids(self, question: str) -> list[int]:
+        """Tokens of a question in its frame, as they go behind the document.
+
+        Raises:
+            RequestError: The question is empty or does not fit the window.
+        """
+        if not question.strip():
+            raise RequestError("the question is empty; ask something")
+        tokenizer, frame = self.loaded.tokenizer, self.frame
+        ids = (
+            encode_frame(tokenizer, frame.before_question)
+            + encode_text(tokenizer, question.strip())
+            + encode_frame(tokenizer, frame.after_question)
+        )
+        room = self.loaded.model.config.stride
+        if len(ids) > room:
+            raise RequestError(f"the question has {len(ids)} tokens with its frame, the window has room for {room}; shorten it")
+        return ids
+
+    def watched_state(self, account: AttentionAccount) -> LongLlamaCache:
+        """The state after reading, with account kept of the attention that the document gets."""
+        layers = []
+        for layer in self.state.layers:
+            if layer.memory is not None:
+                layer = replace(layer, memory=self._watched(layer, account))
+            layers.append(layer)
+        return LongLlamaCache(layers, self.state.positions, self.state.keep)
+
+    def _watched(self, layer: LayerState, account: AttentionAccount) -> WatchedMemory:
+        model, memory, sinks = self.loaded.model, layer.memory, self.book.manifest.reading.sinks
+        assert memory is not None
+        if isinstance(memory, TopKMemory):
+            memory = TopKMemory(memory.inner, memory.k, lambda chosen, shares: account.add_chosen(chosen, shares, sinks))
+        window = None
+        if layer.keys is not None and self.state.positions is not None:
+            keys = layer.keys.tensor
+            if model.config.mem_positionals:
+                nothing = self.state.positions[:, :0]
+                places = open_window(self.state, nothing, None, sinks).relative
+                keys = rotate(keys, *model.model.rotary(places, model.dtype))
+            window = keys[:, :, sinks:]
+        return WatchedMemory(memory, account, sinks, len(memory), window, model.config.head_dim**-0.5)
+
+    def _without_memory(self, ids: list[int], uses: Uses, coming: int) -> list[int]:
+        """The prompt for the baselines: the question behind as much of the document's end as fits, or behind nothing."""
+        book = self.book
+        opening = book.ids[: book.manifest.opening].tolist()
+        if uses == "nothing":
+            return opening + ids
+        room = max(self.window - len(opening) - len(ids) - coming, 0)
+        document = book.ids[book.manifest.opening :].tolist()
+        return opening + (document[-room:] if room else []) + ids
+
+
+class Conversation:
+    """Questions that follow each other: each is asked with the ones before, and their answers, in mind.
+
+    Args:
+        session: The Book and its model.
+        sampling: How tokens are chosen.
+        citations: How many passages to cite at most.
+    """
+
+    def __init__(self, session: Session, sampling: Sampling | None = None, citations: int = 3) -> None:
+        self._session = session
+        self._sampling = sampling or Sampling()
+        self._citations = citations
+        self._last: Written | None = None
+
+    def stream(self, question: str) -> Iterator[str | Answer]:
+        """Ask the next question; yields pieces of text and, last, the whole answer.
+
+        Raises:
+            RequestError: The question is empty or does not fit the window; the conversation stays as it was.
+        """
+        session = self._session
+        account = AttentionAccount(len(session.book.ids))
+        ids = session.question_ids(question)
+        if self._last is None:
+            coming = session.state.window + len(ids) + self._sampling.max_new_tokens
+            account.window_counts = coming <= session.window
+            state = session.watched_state(account)
+        else:
+            account.window_counts = False  # the document's end does not stand where it stood
+            ids = self._next_turn(self._last, question)
+            state = _noted_in(self._last.state, account)
+        for item in session.answer(question, ids, state, account, self._sampling, self._citations):
+            if isinstance(item, str):
+                yield item
+            else:
+                answer, self._last = item
+                yield answer
+
+    def _next_turn(self, last: Written, question: str) -> list[int]:
+        tokenizer, frame = self._session.loaded.tokenizer, self._session.frame
+        between = encode_frame(tokenizer, frame.between_turns)
+        pending = last.pending if last.pending[:1] != between[:1] else []  # the end of the answer is in both
+        asked = encode_text(tokenizer, question.strip()) + encode_frame(tokenizer, frame.after_question)
+        return pending + between + asked
+
+
+def _noted_in(state: LongLlamaCache, account: AttentionAccount) -> LongLlamaCache:
+    layers = [
+        replace(layer, memory=layer.memory.noted_in(account)) if isinstance(layer.memory, WatchedMemory) else layer
+        for layer in state.layers
+    ]
+    return LongLlamaCache(layers, state.positions, state.keep)

@@ -1,0 +1,124 @@
+"""The Python interface: read a document into a Book, open a Book, ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from longfocus.asking.faithfulness import Faithfulness, check_faithfulness
+from longfocus.asking.passages import Citation
+from longfocus.asking.session import Answer, Session
+from longfocus.loading.load import LoadedModel, load
+from longfocus.memory.book import StoredBook
+from longfocus.memory.library import find_book, shelf_folder
+from longfocus.reading.documents import Document, load_document
+from longfocus.reading.reader import ReadProgress, read_steps
+
+
+class Book:
+    """A document that a model has read, to be asked any number of times.
+
+    Attributes:
+        session: The Book together with its model.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @classmethod
+    def open(cls, folder: str | Path, model: LoadedModel | str | Path | None = None) -> Book:
+        """Open a Book without reading it again.
+
+        Args:
+            folder: The Book's folder, or what `longfocus books` calls it.
+            model: The model that read it, loaded or by name; None for the default model.
+
+        Raises:
+            BookError: No Book, a damaged one, one that is not complete, or one that another model read.
+            CheckpointError: The model cannot be loaded.
+        """
+        stored = StoredBook.open(find_book(folder))
+        return cls(Session(stored, model if isinstance(model, LoadedModel) else load_for(stored, model)))
+
+    @property
+    def title(self) -> str:
+        """The document's title."""
+        return self.session.book.manifest.title
+
+    @property
+    def text(self) -> str:
+        """The document's text; citations are offsets into it."""
+        return self.session.book.text
+
+    def __len__(self) -> int:
+        """Tokens that were read."""
+        return self.session.book.manifest.tokens
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        """Answer a question.
+
+        Args:
+            question: What to ask.
+            **options: `uses`, `sampling` and `citations` of `longfocus.asking.session.Session.stream`.
+
+        Raises:
+            RequestError: The question is empty or too long.
+        """
+        return self.session.ask(question, **options)
+
+    def stream(self, question: str, **options: Any) -> Iterator[str | Answer]:
+        """Answer a question; yields pieces of text and, last, the whole `Answer`. Options as for `ask`."""
+        return self.session.stream(question, **options)
+
+    def find(self, question: str, most: int = 5) -> tuple[Citation, ...]:
+        """The passages that a question's tokens attend to, best first; nothing is generated."""
+        return self.session.find(question, most)
+
+    def faithfulness(self, answer: Answer, citation: Citation) -> Faithfulness:
+        """How much less likely the answer becomes when the model cannot see the cited passage."""
+        return check_faithfulness(self.session, answer, citation)
+
+
+def load_for(book: StoredBook, model: str | Path | None = None, progress: Callable[[str], None] | None = None) -> LoadedModel:
+    """Load a model with the memory layers and the window that a Book was read with."""
+    reading = book.manifest.reading
+    return load(
+        model,
+        mem_layers=reading.memory_layers,
+        window=reading.window,
+        window_overlap=reading.overlap,
+        progress=progress,
+    )
+
+
+def read(
+    document: str | Path | Document,
+    model: LoadedModel | str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    on_progress: Callable[[ReadProgress], None] | None = None,
+    **options: Any,
+) -> Book:
+    """Read a document into a Book; goes on where an earlier, interrupted call stopped.
+
+    Args:
+        document: A file (txt, md, html, epub, pdf) or a document.
+        model: The model that reads, loaded or by name; None for the default model.
+        out: The Book's folder; by default one on the shelf, named after the document.
+        on_progress: Called before the first and after each window; `read_steps` is the same as an iterator.
+        **options: `look_back` and `most` of `longfocus.reading.reader.read_steps`.
+
+    Raises:
+        DocumentError: The document cannot be read.
+        BookError: The folder holds something else, is in use, or cannot be written to.
+        CheckpointError: The model cannot be loaded.
+    """
+    found = document if isinstance(document, Document) else load_document(document)
+    loaded = model if isinstance(model, LoadedModel) else load(model)
+    name = document.title if isinstance(document, Document) else document
+    folder = Path(out) if out is not None else shelf_folder(name)
+    for progress in read_steps(found, loaded, folder, **options):
+        if on_progress is not None:
+            on_progress(progress)
+    return Book(Session(StoredBook.open(folder), loaded))

@@ -1,0 +1,48 @@
+"""`longfocus ask`: questions to a Book, answered with citations."""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def ask(
+    book: Annotated[str, typer.Argument(help="A Book: its folder, its document, or its name on the shelf.")],
+    questions: Annotated[list[str], typer.Argument(help="What to ask; each question by itself.")],
+    model: Annotated[str | None, typer.Option(help="The model that read the Book, if it is not the default one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list with an object for each question.")] = False,
+    no_memory: Annotated[bool, typer.Option("--no-memory", help="Answer without the Book, to compare.")] = False,
+    window_only: Annotated[
+        bool, typer.Option("--window-only", help="Answer with only what fits the window at the Book's end, to compare.")
+    ] = False,
+    citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
+    temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Makes an answer at a temperature above 0 repeatable.")] = None,
+) -> None:
+    """Ask a book a question; the answer cites its passages."""
+    from longfocus.cli.drawing import draw_citations, say, stream_text
+    from longfocus.cli.options import open_session, uses_of
+
+    uses = uses_of(no_memory, window_only)
+    session = open_session(book, model)
+    from longfocus.asking.generation import Sampling
+    from longfocus.asking.session import Answer
+
+    sampling = Sampling(max_new_tokens=max_tokens, temperature=temperature, seed=seed)
+    answers = []
+    for question in questions:
+        pieces = session.stream(question, uses=uses, sampling=sampling, citations=citations)
+        if as_json:
+            answer = [piece for piece in pieces if isinstance(piece, Answer)][-1]
+            answers.append(answer.to_json())
+            continue
+        if len(questions) > 1:
+            print(f"> {question}")
+        answer = stream_text(pieces)
+        assert isinstance(answer, Answer)
+        draw_citations(answer.citations)
+        times = answer.timings
+        say(f"{times.first_token:.2f} s to the first word, {times.answer_tokens} tokens at {times.tokens_per_second:.1f}/s")
+    if as_json:
+        print(json.dumps(answers, ensure_ascii=False, indent=2))

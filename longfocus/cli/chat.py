@@ -1,0 +1,40 @@
+"""`longfocus chat`: a conversation with a Book."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def chat(
+    book: Annotated[str, typer.Argument(help="A Book: its folder, its document, or its name on the shelf.")],
+    model: Annotated[str | None, typer.Option(help="The model that read the Book, if it is not the default one.")] = None,
+    citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
+    temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
+) -> None:
+    """Talk with a book, one question after another."""
+    from longfocus.cli.drawing import draw_citations, say, stream_text
+    from longfocus.cli.options import open_session
+    from longfocus.errors import RequestError
+
+    session = open_session(book, model)
+    from longfocus.asking.generation import Sampling
+    from longfocus.asking.session import Answer, Conversation
+
+    talk = Conversation(session, Sampling(max_new_tokens=max_tokens, temperature=temperature), citations)
+    say(f"{session.book.manifest.title}: ask; an empty line or Ctrl-D ends")
+    while True:
+        if sys.stdin.isatty():
+            sys.stderr.write("> ")
+            sys.stderr.flush()
+        question = sys.stdin.readline()
+        if not question.strip():
+            return
+        try:
+            answer = stream_text(talk.stream(question))
+        except RequestError as error:  # a question that is too long ends no conversation
+            say(str(error))
+            continue
+        assert isinstance(answer, Answer)
+        draw_citations(answer.citations)

@@ -1,0 +1,85 @@
+"""How the command line draws what the parts yield: progress, answers, citations. Text from outside is never markup."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from longfocus.asking.passages import Citation
+    from longfocus.reading.reader import ReadProgress
+
+status = Console(stderr=True, highlight=False)
+"""Where everything goes that is not a result."""
+
+
+def say(line: str) -> None:
+    """Tell the user something on stderr, as it stands."""
+    status.print(Text(line))
+
+
+def draw_reading(steps: "Iterable[ReadProgress]", title: str) -> "ReadProgress":
+    """Draw reading as it goes on; returns the last step."""
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} tokens", markup=False),
+        TextColumn("{task.fields[speed]:,.0f}/s", markup=False),
+        TimeRemainingColumn(),
+        console=status,
+        disable=not status.is_terminal,
+    )
+    last = None
+    with bar:
+        task = None
+        for step in steps:
+            if task is None:
+                task = bar.add_task(f"reading {title[:40]}", total=step.total, completed=step.tokens, speed=0.0)
+                if step.resumed:
+                    say(f"going on at token {step.resumed:,}")
+                if step.left_out is not None:
+                    first, end = step.left_out
+                    say(f"warning: the document is longer than the limit; characters {first:,} to {end:,} are left out")
+            bar.update(task, completed=step.tokens, speed=step.speed)
+            last = step
+    assert last is not None
+    return last
+
+
+def draw_citations(citations: "Iterable[Citation]") -> None:
+    """Print passages with their place and score."""
+    for number, citation in enumerate(citations, 1):
+        place = [part for part in (citation.chapter, citation.page and f"page {citation.page}") if part]
+        place.append(f"characters {citation.start:,} to {citation.end:,}")
+        print(f"  [{number}] {citation.score:.2f}  {', '.join(place)}")
+        print(f"      “{' '.join(citation.text.split())}”")
+
+
+def stream_text(pieces: Iterator[object]) -> object:
+    """Print pieces of text as they come; returns what is no text, which comes last."""
+    last: object = None
+    begun = False
+    for piece in pieces:
+        if isinstance(piece, str):
+            shown = piece if begun else piece.lstrip()
+            begun = begun or bool(shown)
+            sys.stdout.write(shown)
+            sys.stdout.flush()
+        else:
+            last = piece
+    print()
+    return last
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show that something is going on, on a terminal."""
+    if not status.is_terminal:
+        yield
+        return
+    with status.status(Text(text)):
+        yield

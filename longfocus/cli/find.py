@@ -1,0 +1,26 @@
+"""`longfocus find`: the passages that a question's words attend to."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+
+def find(
+    book: Annotated[str, typer.Argument(help="A Book: its folder, its document, or its name on the shelf.")],
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    model: Annotated[str | None, typer.Option(help="The model that read the Book, if it is not the default one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    most: Annotated[int, typer.Option(help="Most passages.", min=1)] = 5,
+) -> None:
+    """Find the passages of a book that speak of something."""
+    from longfocus.cli.drawing import draw_citations
+    from longfocus.cli.options import open_session
+
+    passages = open_session(book, model).find(question, most)
+    if as_json:
+        found = [{k: v for k, v in asdict(passage).items() if v is not None} for passage in passages]
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        draw_citations(passages)

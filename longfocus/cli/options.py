@@ -1,0 +1,53 @@
+"""Options that several verbs share, turned into what the parts take."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longfocus.errors import RequestError
+
+if TYPE_CHECKING:
+    from longfocus.asking.session import Session, Uses
+
+
+def layer_numbers(text: str | None) -> list[int] | None:
+    """Layers written as `8,12,16` or `5-24`.
+
+    Raises:
+        RequestError: The text is neither.
+    """
+    if text is None:
+        return None
+    layers: list[int] = []
+    try:
+        for part in filter(None, text.replace(" ", "").split(",")):
+            first, _, last = part.partition("-")
+            layers.extend(range(int(first), int(last or first) + 1))
+    except ValueError:
+        raise RequestError(f"layers {text!r} cannot be read; write them as 8,12,16 or 5-24") from None
+    return layers
+
+
+def uses_of(no_memory: bool, window_only: bool) -> "Uses":
+    """What an answer may rest on.
+
+    Raises:
+        RequestError: Both baselines at once.
+    """
+    if no_memory and window_only:
+        raise RequestError("--no-memory and --window-only exclude each other; choose one")
+    return "nothing" if no_memory else "window" if window_only else "memory"
+
+
+def open_session(book: str | Path, model: str | None) -> "Session":
+    """Open a Book and load the model that read it."""
+    from longfocus.cli.drawing import say, waiting
+    from longfocus.memory.library import find_book
+
+    folder = find_book(book)
+    with waiting("opening"):
+        from longfocus.asking.session import Session
+        from longfocus.books import load_for
+        from longfocus.memory.book import StoredBook
+
+        stored = StoredBook.open(folder)
+        return Session(stored, load_for(stored, model, say))

@@ -1,0 +1,44 @@
+"""`longfocus read`: a document becomes a Book."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def read(
+    document: Annotated[Path, typer.Argument(help="A txt, md, html, epub or pdf file.")],
+    out: Annotated[Path | None, typer.Option(help="The Book's folder; by default one on the shelf.")] = None,
+    model: Annotated[str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Most tokens to read; the middle of a longer document is left out.")] = None,
+    look_back: Annotated[
+        int | None,
+        typer.Option(help="Entries of memory to look back at while reading: -1 for all, 0 for none; by default what suits the model."),
+    ] = None,
+    memory_layers: Annotated[
+        str | None, typer.Option(help="Layers that get a memory, such as 8,12,16; by default what suits the model.")
+    ] = None,
+    window: Annotated[int | None, typer.Option(help="Tokens of the window; by default what suits the model.")] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="Tokens of a window that stay in the next; by default what suits the model.")
+    ] = None,
+) -> None:
+    """Read a document once, into a book that can be asked."""
+    from longfocus.cli.drawing import draw_reading, say, waiting
+    from longfocus.cli.options import layer_numbers
+    from longfocus.memory.library import shelf_folder
+    from longfocus.reading.documents import load_document
+
+    found = load_document(document)
+    layers = layer_numbers(memory_layers)
+    folder = out if out is not None else shelf_folder(document)
+    with waiting("loading the model"):
+        from longfocus.loading.load import load
+        from longfocus.reading.reader import read_steps
+
+        loaded = load(model, mem_layers=layers, window=window, window_overlap=overlap, progress=say)
+    depth = loaded.look_back if look_back is None else look_back
+    steps = read_steps(found, loaded, folder, look_back=None if depth is None or depth < 0 else depth, most=limit)
+    last = draw_reading(steps, found.title)
+    say(f"read {last.total:,} tokens of {found.title} in {last.seconds:,.1f} s ({last.speed:,.0f} tokens/s) into {folder}")
+    print(folder)

@@ -1,0 +1,273 @@
+"""What a Book folder holds, and the checks before any of it is believed.
+
+    manifest.json         what was read, by which model, with which settings; written once
+    text.txt              the document's text, UTF-8
+    tokens.safetensors    token ids and the characters each token stands for
+    progress.json         how far reading has come, with checksums; replaced after each window
+    window-N.safetensors  what was in the window then, to read on from
+    layer-III.keys        keys of one memory layer: entry after entry, [entries, key heads, head_dim]
+    layer-III.values      values, likewise
+    lock                  held while a process reads the document
+
+All names are fixed here: nothing a folder says about itself is ever used as a path, links are not followed, and
+nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from longfocus.errors import BookError
+from longfocus.memory.sections import Section
+from longfocus.model.config import LongLlamaConfig
+
+FORMAT = 1
+MANIFEST, TEXT, TOKENS, PROGRESS, LOCK, VERIFIED = (
+    "manifest.json",
+    "text.txt",
+    "tokens.safetensors",
+    "progress.json",
+    "lock",
+    "verified.json",
+)
+_LARGEST_JSON = 64 * 2**20
+_ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """By which model and how a document is read; two Books may share nothing else than this and still be refused.
+
+    Attributes:
+        model: The model's name, for people.
+        fingerprint: What identifies its weights, architecture and tokenizer.
+        layers: Layers of the model.
+        memory_layers: Which of them have a memory.
+        key_heads: Key heads of a layer.
+        head_dim: Size of a head.
+        dtype: In which keys and values are kept.
+        window: Most tokens in the window.
+        overlap: Tokens of the previous window that stay in the next.
+        sinks: First tokens that never leave the window.
+        look_back: Entries of memory that were attended to while reading; None means all of them.
+    """
+
+    model: str
+    fingerprint: str
+    layers: int
+    memory_layers: tuple[int, ...]
+    key_heads: int
+    head_dim: int
+    dtype: str
+    window: int
+    overlap: int
+    sinks: int
+    look_back: int | None
+
+    @classmethod
+    def by(cls, name: str, fingerprint: str, config: LongLlamaConfig, look_back: int | None) -> Reading:
+        """Reading by the model of this name, fingerprint and configuration."""
+        assert config.mem_layers is not None and config.num_key_value_heads is not None and config.head_dim is not None
+        return cls(
+            model=name,
+            fingerprint=fingerprint,
+            layers=config.num_hidden_layers,
+            memory_layers=tuple(config.mem_layers),
+            key_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            dtype=str(config.mem_dtype),
+            window=config.window,
+            overlap=config.window_overlap,
+            sinks=config.sink_tokens,
+            look_back=look_back,
+        )
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one entry's key (or value) in one layer."""
+        return self.key_heads * self.head_dim * _ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a Book is of.
+
+    Attributes:
+        title: The document's title.
+        text_sha256: Hash of `text.txt`.
+        tokens_sha256: Hash of `tokens.safetensors`.
+        tokens: Tokens to read, those of the prompt's opening included.
+        opening: How many tokens the prompt's opening has.
+        spans: Which characters of the text are read, in order.
+        sections: Chapters and pages.
+        reading: By which model and how.
+        versions: Of the libraries that wrote it.
+    """
+
+    title: str
+    text_sha256: str
+    tokens_sha256: str
+    tokens: int
+    opening: int
+    spans: tuple[tuple[int, int], ...]
+    sections: tuple[Section, ...]
+    reading: Reading
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far reading has come.
+
+    Attributes:
+        step: Number of the last window that is complete; names the window file. 0 before the first.
+        tokens: Tokens that went through the model.
+        entries: Entries in each memory layer's files. Of the tokens read, the first `sinks` ones and the last ones are in
+            the window, those between them are the entries.
+        checksums: CRC-32 of the first `entries` entries of each file, by file name.
+        window_sha256: Hash of the window file, empty where there is none.
+        seconds: Time spent reading so far.
+    """
+
+    step: int
+    tokens: int
+    entries: int
+    checksums: dict[str, int]
+    window_sha256: str
+    seconds: float
+
+
+def layer_files(layer: int) -> tuple[str, str]:
+    """Names of the files with a layer's keys and values."""
+    return f"layer-{layer:03d}.keys", f"layer-{layer:03d}.values"
+
+
+def window_file(step: int) -> str:
+    """Name of the file with the window after `step` windows."""
+    return f"window-{step}.safetensors"
+
+
+def read_bytes(folder: Path, name: str, limit: int) -> bytes:
+    """Contents of a file of the Book.
+
+    Raises:
+        BookError: It is missing, no plain file, or longer than `limit` bytes.
+    """
+    try:
+        handle = os.open(folder / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        raise BookError(f"{folder} is no complete Book: {name} is missing") from None
+    except OSError as error:
+        raise BookError(f"cannot read {folder / name}: {error.strerror}") from None
+    with os.fdopen(handle, "rb") as file:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise BookError(f"{folder / name} is no plain file; this is not a Book that longfocus wrote")
+        if facts.st_size > limit:
+            raise BookError(f"{folder / name} has {facts.st_size} bytes, more than a Book's can have ({limit})")
+        return file.read()
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object of the Book.
+
+    Raises:
+        BookError: It is missing or no JSON object.
+    """
+    try:
+        found = json.loads(read_bytes(folder, name, _LARGEST_JSON))
+    except (ValueError, RecursionError):
+        raise BookError(f"{folder / name} is damaged: it is no JSON; read the document again") from None
+    if not isinstance(found, dict):
+        raise BookError(f"{folder / name} is damaged: expected an object; read the document again")
+    return found
+
+
+def parse_manifest(folder: Path) -> Manifest:
+    """The manifest of a Book.
+
+    Raises:
+        BookError: No manifest, another format, or values that make no sense.
+    """
+    if not folder.is_dir():
+        raise BookError(f"no Book at {folder}: there is no such folder; `longfocus read` makes one")
+    if not (folder / MANIFEST).exists():
+        raise BookError(f"{folder} is no Book: it has no {MANIFEST}; `longfocus read` makes one")
+    found = read_json(folder, MANIFEST)
+    version = found.pop("format", None)
+    if version != FORMAT:
+        raise BookError(f"{folder} has the Book format {version!r}, this version reads format {FORMAT}; read it again")
+    try:
+        reading = found["reading"]
+        manifest = Manifest(
+            **{
+                **found,
+                "spans": tuple((int(start), int(end)) for start, end in found["spans"]),
+                "sections": tuple(Section(**section) for section in found["sections"]),
+                "reading": Reading(**{**reading, "memory_layers": tuple(map(int, reading["memory_layers"]))}),
+            }
+        )
+        _check(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BookError(f"{folder / MANIFEST} is damaged ({error}); read the document again") from None
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """ValueError for a manifest that no reading could have written."""
+    reading = manifest.reading
+    for name in ("layers", "key_heads", "head_dim", "window"):
+        if not 0 < _whole(getattr(reading, name)) < 2**20:
+            raise ValueError(f"{name} is {getattr(reading, name)}")
+    if reading.dtype not in _ITEM_BYTES:
+        raise ValueError(f"dtype is {reading.dtype!r}")
+    if any(not 0 <= layer < reading.layers for layer in reading.memory_layers):
+        raise ValueError(f"memory layers are {reading.memory_layers}")
+    if min(_whole(reading.overlap), _whole(reading.sinks)) < 0 or reading.overlap + reading.sinks >= reading.window:
+        raise ValueError(f"overlap is {reading.overlap}, sinks are {reading.sinks}")
+    if not 0 <= _whole(manifest.opening) <= _whole(manifest.tokens) < 2**40:
+        raise ValueError(f"tokens are {manifest.tokens}, of which {manifest.opening} open the prompt")
+    if not all(isinstance(text, str) for text in (manifest.title, reading.model, reading.fingerprint)):
+        raise ValueError("names are no text")
+    if any(s.kind not in ("chapter", "page") or not 0 <= s.start <= s.end for s in manifest.sections):
+        raise ValueError("sections make no sense")
+
+
+def _whole(number: Any) -> int:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError(f"{number!r} is no whole number")
+    return number
+
+
+def parse_progress(folder: Path, manifest: Manifest) -> Progress:
+    """How far reading has come.
+
+    Raises:
+        BookError: The record is missing, damaged, or does not fit the manifest.
+    """
+    try:
+        progress = Progress(**read_json(folder, PROGRESS))
+        files = {name for layer in manifest.reading.memory_layers for name in layer_files(layer)}
+        if set(progress.checksums) != files:
+            raise ValueError("checksums are of other files")
+        if not 0 <= _whole(progress.entries) <= _whole(progress.tokens) <= manifest.tokens or _whole(progress.step) < 0:
+            raise ValueError(f"{progress.entries} entries of {progress.tokens} tokens")
+    except (TypeError, ValueError) as error:
+        raise BookError(f"{folder / PROGRESS} is damaged ({error}); read the document again") from None
+    return progress
+
+
+def replace_file(path: Path, contents: bytes) -> None:
+    """Put `contents` in place of `path` at once: a reader finds the old or the new contents, never a part."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_bytes(contents)
+    os.replace(temporary, path)

@@ -1,0 +1,85 @@
+"""Where Books are kept when nobody says otherwise, and how a name on the command line becomes a Book's folder."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from longfocus.errors import BookError
+from longfocus.memory.layout import MANIFEST, parse_manifest, parse_progress
+
+BOOKS_VARIABLE = "LONGFOCUS_BOOKS"
+"""Environment variable that names another folder for Books."""
+_ENDING = ".book"
+
+
+def books_dir() -> Path:
+    """The shelf: the folder in which Books are kept."""
+    return Path(os.environ.get(BOOKS_VARIABLE) or Path(platformdirs.user_data_dir("longfocus"), "books"))
+
+
+def shelf_folder(name: str | Path) -> Path:
+    """Where on the shelf the Book of a document of this name goes."""
+    stem = Path(name).name.removesuffix(".gz").removesuffix(_ENDING)
+    stem = re.sub(r"\.(txt|text|md|markdown|html?|xhtml|epub|pdf)$", "", stem, flags=re.IGNORECASE)
+    return books_dir() / (re.sub(r"[^\w.-]+", "-", stem).strip("-.") + _ENDING)
+
+
+def find_book(name: str | Path) -> Path:
+    """The folder of a Book, named by its folder, by the document it was read from, or as `longfocus books` lists it.
+
+    Raises:
+        BookError: There is no such Book.
+    """
+    path = Path(name)
+    if (path / MANIFEST).exists():
+        return path
+    on_shelf = shelf_folder(path)
+    if (on_shelf / MANIFEST).exists():
+        return on_shelf
+    if path.is_file():
+        raise BookError(f"{path} has not been read yet; `longfocus read {path}` reads it")
+    if path.is_dir():
+        raise BookError(f"{path} is no Book: it has no {MANIFEST}; `longfocus read` makes one")
+    raise BookError(f"no Book {str(name)!r}: neither a folder here nor one of those that `longfocus books` lists")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A Book on the shelf.
+
+    Attributes:
+        name: What to call it on the command line.
+        folder: Where it lies.
+        title: The document's title; for a folder that cannot be read, what is wrong with it.
+        model: The model that read it; empty where it cannot be read.
+        tokens: Tokens to read.
+        done: Tokens read.
+        bytes: On the disk.
+    """
+
+    name: str
+    folder: Path
+    title: str
+    model: str
+    tokens: int
+    done: int
+    bytes: int
+
+
+def list_books() -> Iterator[Listed]:
+    """The Books on the shelf, by name; damaged ones are listed with what is wrong."""
+    shelf = books_dir()
+    for folder in sorted(shelf.glob(f"*{_ENDING}")) if shelf.is_dir() else []:
+        name = folder.name.removesuffix(_ENDING)
+        size = sum(file.lstat().st_size for file in folder.iterdir()) if folder.is_dir() else 0
+        try:
+            manifest = parse_manifest(folder)
+            progress = parse_progress(folder, manifest)
+        except BookError as error:
+            yield Listed(name, folder, str(error), "", 0, 0, size)
+            continue
+        yield Listed(name, folder, manifest.title, manifest.reading.model, manifest.tokens, progress.tokens, size)

@@ -1,0 +1,152 @@
+"""Reading: a document goes through a model window by window, and what leaves the window becomes a Book.
+
+After every window the Book is valid on disk, so reading can be stopped at any moment and goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from longfocus.loading.load import LoadedModel
+from longfocus.memory.book import load_window, pack_window
+from longfocus.memory.disk import map_entries
+from longfocus.memory.layout import Manifest, Progress, Reading, layer_files
+from longfocus.memory.recent import RecentMemory
+from longfocus.memory.writer import BookWriter
+from longfocus.model.cache import LongLlamaCache
+from longfocus.model.memory import Memory
+from longfocus.model.spill import spill_between
+from longfocus.reading.documents import Document
+from longfocus.reading.tokens import hash_of, tokenize
+
+
+@dataclass(frozen=True)
+class ReadProgress:
+    """How far reading has come.
+
+    Attributes:
+        tokens: Tokens read so far, those of an earlier run included.
+        total: Tokens to read.
+        seconds: Time spent reading, earlier runs included.
+        resumed: Tokens that an earlier run had read.
+        speed: Tokens per second in this run; 0 before its first window.
+        left_out: Characters cut out of the middle of the document, or None.
+    """
+
+    tokens: int
+    total: int
+    seconds: float
+    resumed: int
+    speed: float
+    left_out: tuple[int, int] | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected; None while unknown."""
+        return (self.total - self.tokens) / self.speed if self.speed else None
+
+
+def read_steps(
+    document: Document,
+    loaded: LoadedModel,
+    folder: str | Path,
+    *,
+    look_back: int | None = None,
+    most: int | None = None,
+) -> Iterator[ReadProgress]:
+    """Read a document into a Book, or go on where an earlier run stopped; yields before the first and after each window.
+
+    Args:
+        document: What to read.
+        loaded: The model that reads.
+        folder: The Book's folder; made if it is not there.
+        look_back: How many of the last entries of memory the memory layers look at while reading; None for all,
+            0 for none. It bounds the cost of reading, not what can be asked about.
+        most: Most tokens of the document to read; the middle of a longer one is left out. None reads all of it.
+
+    Raises:
+        BookError: The folder holds something else, is in use, or cannot be written to.
+        DocumentError: The document has no text.
+    """
+    tokens = tokenize(document, loaded.tokenizer, most)
+    manifest = Manifest(
+        title=document.title,
+        text_sha256=document.sha256,
+        tokens_sha256=hash_of(save(tokens.tensors())),
+        tokens=len(tokens.ids),
+        opening=tokens.opening,
+        spans=tokens.spans,
+        sections=document.sections,
+        reading=Reading.by(loaded.name, loaded.fingerprint, loaded.model.config, look_back),
+        versions={name: version(name) for name in ("longfocus", "torch", "transformers")},
+    )
+    with BookWriter.open(Path(folder), manifest, document.text, tokens.tensors()) as writer:
+        start = writer.progress
+        total = manifest.tokens
+        begun = time.perf_counter()
+        yield ReadProgress(start.tokens, total, start.seconds, start.tokens, 0.0, tokens.left_out)
+        for progress in _read_on(tokens.ids, loaded, writer, begun):
+            seconds = progress.seconds - start.seconds
+            speed = (progress.tokens - start.tokens) / seconds if seconds else 0.0
+            yield ReadProgress(progress.tokens, total, progress.seconds, start.tokens, speed, tokens.left_out)
+        writer.finish()
+
+
+def _read_on(ids: torch.Tensor, loaded: LoadedModel, writer: BookWriter, begun: float) -> Iterator[Progress]:
+    model, config = loaded.model, loaded.model.config
+    reading = writer.manifest.reading
+    before = writer.progress.seconds
+    state = _state(writer, model.dtype)
+    done = writer.progress.tokens
+    nothing = torch.empty((1, reading.key_heads, 0, reading.head_dim), dtype=model.dtype)
+    while done < len(ids):
+        held = state.memory_length
+        # inference mode must not reach over a yield into the caller's code
+        with torch.inference_mode():
+            piece = ids[None, done : done + config.stride].to(model.device)
+            output = model.model(piece, past_key_values=state, use_cache=True, last_context_length=config.stride)
+            state = spill_between(output.past_key_values, config)
+            entries = {}
+            for layer in config.mem_layers:
+                memory = state.layers[layer].memory
+                assert memory is not None
+                keys, values, _ = memory.entries()
+                entries[layer] = (keys[0, :, held:], values[0, :, held:])
+            done += piece.shape[1]
+            window = pack_window(state, nothing)
+            spent = before + time.perf_counter() - begun
+            progress = writer.append(entries, window, done, spent)
+            state = _forgetting(state)
+        yield progress
+
+
+def _state(writer: BookWriter, dtype: torch.dtype) -> LongLlamaCache:
+    """The state to read on from, with as much memory as reading looks back at."""
+    reading, progress = writer.manifest.reading, writer.progress
+    kind = getattr(torch, reading.dtype)
+    seen = progress.entries if reading.look_back is None else min(reading.look_back, progress.entries)
+    memories: dict[int, Memory] = {}
+    for layer in reading.memory_layers:
+        keys, values = (
+            map_entries(writer.folder / name, progress.entries, reading.key_heads, reading.head_dim, kind)
+            for name in layer_files(layer)
+        )
+        first = progress.entries - seen
+        memories[layer] = RecentMemory.of(keys[:, :, first:].clone(), values[:, :, first:].clone(), reading.look_back)
+    layers, positions = load_window(writer.folder, writer.manifest, progress, memories, dtype)
+    return LongLlamaCache(layers, positions)
+
+
+def _forgetting(state: LongLlamaCache) -> LongLlamaCache:
+    layers = [
+        replace(layer, memory=layer.memory.forgetting()) if isinstance(layer.memory, RecentMemory) else layer
+        for layer in state.layers
+    ]
+    return LongLlamaCache(layers, state.positions, state.keep, state.seen)
