@@ -88,6 +88,7 @@ def load_for(book: StoredBook, model: str | Path | None = None, progress: Callab
         mem_layers=reading.memory_layers,
         window=reading.window,
         window_overlap=reading.overlap,
+        sink_tokens=reading.sinks,
         progress=progress,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longfocus.memory.top_k import TopKMemory
+from longfocus.memory.top_k import Chosen, TopKMemory
 from longfocus.model.attend import Part, weigh
 from longfocus.model.memory import ChainedMemory, Entries, Memory
 
@@ -31,12 +31,16 @@ class AttentionAccount:
         self.answer = torch.zeros(tokens)
         self.window_counts = True
 
-    def add_chosen(self, entries: Tensor, shares: Tensor, first: int) -> None:
-        """Add the shares of chosen entries, both [G, heads, T, K]; entry 0 is token `first`."""
-        places = entries + first
-        if entries.shape[2] > 1:
-            self.question.index_add_(0, places.flatten(), shares.flatten())
-        self.answer.index_add_(0, places[:, :, -1].flatten(), shares[:, :, -1].flatten())
+    def place(self, first: int) -> Chosen:
+        """What adds the shares of chosen entries, both [G, heads, T, K], of which entry 0 is token `first`."""
+
+        def add(entries: Tensor, shares: Tensor) -> None:
+            places = entries + first
+            if entries.shape[2] > 1:
+                self.question.index_add_(0, places.flatten(), shares.flatten())
+            self.answer.index_add_(0, places[:, :, -1].flatten(), shares[:, :, -1].flatten())
+
+        return add
 
     def add(self, shares: Tensor, first: int) -> None:
         """Add shares of attention [T, entries] for the entries from `first` on; only the last of several queries answers."""
@@ -53,8 +57,8 @@ class WatchedMemory(Memory):
         account: Where shares are added.
         first: The token that the first entry stands for.
         entries: How many entries are the document's; others came later.
-        window: Rotated keys of the document's tokens behind those, which are in the window, [1, G, S, D].
-        window_scale: What the window's scores are scaled by.
+        window: Un-rotated keys of the document's tokens behind those, which are in the window, [1, G, S, D]. They are
+            counted as if they were in memory, since near tokens get attention for being near.
     """
 
     def __init__(
@@ -64,14 +68,21 @@ class WatchedMemory(Memory):
         first: int,
         entries: int,
         window: Tensor | None,
-        window_scale: float,
     ) -> None:
         self._inner = inner
         self._account = account
         self._first = first
         self._entries = entries
         self._window = window
-        self._window_scale = window_scale
+
+    def noted_in(self, account: AttentionAccount) -> WatchedMemory:
+        """The same memory, kept account of elsewhere."""
+        inner = self._inner
+        if isinstance(inner, ChainedMemory) and isinstance(inner.first, TopKMemory):
+            inner = ChainedMemory(inner.first.reporting(account.place(self._first)), inner.second)
+        elif isinstance(inner, TopKMemory):
+            inner = inner.reporting(account.place(self._first))
+        return WatchedMemory(inner, account, self._first, self._entries, self._window)
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -84,7 +95,7 @@ class WatchedMemory(Memory):
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> WatchedMemory:
         """See `Memory.append`; what is added is not the document's and not counted."""
         inner = self._inner.append(keys, values, keep)
-        return WatchedMemory(inner, self._account, self._first, self._entries, self._window, self._window_scale)
+        return WatchedMemory(inner, self._account, self._first, self._entries, self._window)
 
     def attend(self, query: Tensor, scale: float) -> Part:
         """See `Memory.attend`."""
@@ -93,14 +104,15 @@ class WatchedMemory(Memory):
     def attended(self, query: Tensor, scale: float, lse: Tensor) -> None:
         """See `Memory.attended`."""
         self._inner.attended(query, scale, lse)
-        if not _reports(self._inner):
+        if _choice(self._inner) is None:
             keys = self._inner.entries().keys
             step = max(_BLOCK // (query.shape[1] * query.shape[2]), 1)
             for start in range(0, self._entries, step):
                 stop = min(start + step, self._entries)
                 self._account.add(_shares(query, keys[:, :, start:stop], scale, lse), self._first + start)
         if self._window is not None and self._account.window_counts:
-            self._account.add(_shares(query, self._window, self._window_scale, lse), self._first + self._entries)
+            shares = _shares(query, self._window, scale, lse, _choice(self._inner))
+            self._account.add(shares, self._first + self._entries)
 
     def entries(self) -> Entries:
         """See `Memory.entries`."""
@@ -111,11 +123,16 @@ class WatchedMemory(Memory):
         return self._inner.select(rows)
 
 
-def _reports(memory: Memory) -> bool:
-    return isinstance(memory.first if isinstance(memory, ChainedMemory) else memory, TopKMemory)
+def _choice(memory: Memory) -> int | None:
+    """How many entries each query sees of a memory that chooses and reports them itself; None for one that does not."""
+    first = memory.first if isinstance(memory, ChainedMemory) else memory
+    return first.k if isinstance(first, TopKMemory) else None
 
 
-def _shares(query: Tensor, keys: Tensor, scale: float, lse: Tensor) -> Tensor:
-    """Shares of attention [T, entries] of one row's queries, summed over heads."""
+def _shares(query: Tensor, keys: Tensor, scale: float, lse: Tensor, best: int | None = None) -> Tensor:
+    """Shares of attention [T, entries] of one row's queries, summed over heads; of each query's `best` entries only."""
     scores = weigh(query[:1], keys.to(query), scale)
+    if best is not None and best < scores.shape[-1]:
+        least = scores.topk(best, dim=-1).values[..., -1:]
+        scores = scores.masked_fill(scores < least, float("-inf"))
     return scores.sub_(lse[:1, ..., None]).exp_().sum(dim=(0, 1)).cpu()

@@ -19,8 +19,6 @@ from longfocus.memory.book import StoredBook
 from longfocus.memory.layout import Reading
 from longfocus.memory.top_k import TopKMemory
 from longfocus.model.cache import LayerState, LongLlamaCache
-from longfocus.model.rope import rotate
-from longfocus.model.spill import open_window
 
 Uses = Literal["memory", "window", "nothing"]
 """What an answer may rest on: all that was read, only what fits the window at the document's end, or nothing of it."""
@@ -94,7 +92,7 @@ class Session:
     """
 
     def __init__(self, book: StoredBook, loaded: LoadedModel, top_k: int | None = None) -> None:
-        top_k = loaded.top_k if top_k is None else top_k
+        top_k = loaded.habits.top_k if top_k is None else top_k
         look_back = book.manifest.reading.look_back  # how it was read does not matter any more
         here = Reading.by(loaded.name, loaded.fingerprint, loaded.model.config, look_back)
         book.check_reader(here)
@@ -222,19 +220,12 @@ class Session:
         return LongLlamaCache(layers, self.state.positions, self.state.keep)
 
     def _watched(self, layer: LayerState, account: AttentionAccount) -> WatchedMemory:
-        model, memory, sinks = self.loaded.model, layer.memory, self.book.manifest.reading.sinks
+        memory, sinks = layer.memory, self.book.manifest.reading.sinks
         assert memory is not None
         if isinstance(memory, TopKMemory):
-            memory = TopKMemory(memory.inner, memory.k, lambda chosen, shares: account.add_chosen(chosen, shares, sinks))
-        window = None
-        if layer.keys is not None and self.state.positions is not None:
-            keys = layer.keys.tensor
-            if model.config.mem_positionals:
-                nothing = self.state.positions[:, :0]
-                places = open_window(self.state, nothing, None, sinks).relative
-                keys = rotate(keys, *model.model.rotary(places, model.dtype))
-            window = keys[:, :, sinks:]
-        return WatchedMemory(memory, account, sinks, len(memory), window, model.config.head_dim**-0.5)
+            memory = memory.reporting(account.place(sinks))
+        window = None if layer.keys is None else layer.keys.tensor[:, :, sinks:]
+        return WatchedMemory(memory, account, sinks, len(memory), window)
 
     def _without_memory(self, ids: list[int], uses: Uses, coming: int) -> list[int]:
         """The prompt for the baselines: the question behind as much of the document's end as fits, or behind nothing."""

@@ -21,7 +21,7 @@ def demo() -> None:
 
         loaded = load(progress=say)
     with tempfile.TemporaryDirectory(prefix="longfocus-demo-") as folder:
-        last = draw_reading(read_steps(document, loaded, Path(folder, "demo.book"), look_back=loaded.look_back), document.title)
+        last = draw_reading(read_steps(document, loaded, Path(folder, "demo.book")), document.title)
         print(f"read “{document.title}”: {last.total:,} tokens in {last.seconds:.1f} s\n")
         session = Session(StoredBook.open(Path(folder, "demo.book")), loaded)
         for question in QUESTIONS:

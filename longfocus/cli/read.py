@@ -37,8 +37,8 @@ def read(
         from longfocus.reading.reader import read_steps
 
         loaded = load(model, mem_layers=layers, window=window, window_overlap=overlap, progress=say)
-    depth = loaded.look_back if look_back is None else look_back
-    steps = read_steps(found, loaded, folder, look_back=None if depth is None or depth < 0 else depth, most=limit)
+    depth = "usual" if look_back is None else None if look_back < 0 else look_back
+    steps = read_steps(found, loaded, folder, look_back=depth, most=limit)
     last = draw_reading(steps, found.title)
     say(f"read {last.total:,} tokens of {found.title} in {last.seconds:,.1f} s ({last.speed:,.0f} tokens/s) into {folder}")
     print(folder)

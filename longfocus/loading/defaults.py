@@ -4,6 +4,7 @@ A LongLLaMA checkpoint brings its own fields and is not touched by this. Everyth
 single model by the arguments of `longfocus.load`.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from longfocus.model.config import LongLlamaConfig
@@ -11,19 +12,46 @@ from longfocus.model.config import LongLlamaConfig
 LONGEST_WINDOW = 1024
 """Most tokens in the window of a model that was not trained to use memory, unless another window is asked for."""
 
+SINK_TOKENS = 4
+"""First tokens that such a model keeps in its window; without them perplexity rises by half (docs/log.md)."""
+
+
+@dataclass(frozen=True)
+class BookHabits:
+    """How a model best reads and asks a Book.
+
+    Attributes:
+        look_back: Entries of memory that it looks back at while reading; None for all.
+        top_k: Entries of memory that each query sees when asking; None for all.
+    """
+
+    look_back: int | None
+    top_k: int | None
+
+
+TRAINED = BookHabits(look_back=None, top_k=None)
+"""A model that was trained to use memory does at all times as in training."""
+
+UNTRAINED = BookHabits(look_back=0, top_k=16)
+"""One that was not reads better without memory, and asks better with few entries than with all (docs/log.md)."""
+
 
 def training_free(config: LongLlamaConfig, window: int | None = None) -> dict[str, Any]:
     """Return the memory fields for a checkpoint without any: mem_layers, window_length and what goes with them.
 
-    `window` is the window's length in tokens where the user chose it. Half of the window stays in the next one, so
-    that what is in memory lies at a distance that the model knows; the last half is kept for the end of an input.
+    Memory goes to the middle third of the layers, where retrieval was found to happen. `window` is the window's length
+    in tokens where the user chose it. Half of it stays in the next one, so that what is in memory lies at a distance
+    that the model knows; the rest is kept for the end of an input.
     """
     window = window or min(LONGEST_WINDOW, config.window)
     overlap = window // 2
+    sinks = min(SINK_TOKENS, (window - overlap) // 2)
+    third = config.num_hidden_layers // 3
     return {
-        "mem_layers": list(range(config.num_hidden_layers)),
+        "mem_layers": list(range(third, max(config.num_hidden_layers - third, third + 1))),
         "window_length": window,
         "window_overlap": overlap,
+        "sink_tokens": sinks,
         # What ends an input stands in one window with as much of what came before as the overlap says.
-        "last_context_length": window - overlap,
+        "last_context_length": window - overlap - sinks,
     }

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from longfocus.errors import CheckpointError, RequestError
 from longfocus.loading.architectures import has_own_memory, to_longllama
-from longfocus.loading.defaults import training_free
+from longfocus.loading.defaults import TRAINED, UNTRAINED, BookHabits, training_free
 from longfocus.loading.fingerprint import fingerprint
 from longfocus.loading.vocabulary import load_tokenizer, vocabulary_files
 from longfocus.loading.weights import find_weights, open_weights
@@ -48,6 +48,8 @@ class LoadedModel:
     """The same for the same weights, architecture and vocabulary, wherever they lie (see `fingerprint`)."""
     folder: Path | None
     """Where weights and tokenizer lie; None for a model that was made in memory."""
+    habits: BookHabits = TRAINED
+    """How it best reads and asks a Book."""
 
 
 def load(
@@ -56,6 +58,7 @@ def load(
     mem_layers: Sequence[int] | None = None,
     window: int | None = None,
     window_overlap: int | None = None,
+    sink_tokens: int | None = None,
     last_context_length: int | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
@@ -75,6 +78,7 @@ def load(
         window: Most tokens that a layer attends to directly.
         window_overlap: How many tokens of a window stay in the next one; unless given, half of a `window` that is,
             for a checkpoint that is no LongLLaMA.
+        sink_tokens: How many of the first tokens never leave the window.
         last_context_length: How many of the last tokens of an input stay in the window.
         dtype: Of the weights in memory; None means bfloat16 where the device computes well with it, else float16
             on a GPU and float32 on a CPU.
@@ -100,6 +104,7 @@ def load(
             asked={
                 "mem_layers": None if mem_layers is None else list(mem_layers),
                 "window_overlap": window_overlap,
+                "sink_tokens": sink_tokens,
                 "last_context_length": last_context_length,
             },
         )
@@ -109,7 +114,8 @@ def load(
         model.generation_config = _generation(found.folder, model.generation_config, config)
         model.name_or_path = model.config.name_or_path = found.name  # which adapters note as their base
     identity = fingerprint(files, config, vocabulary_files(found.folder), say)
-    return LoadedModel(model, tokenizer, found.name, identity, found.folder)
+    habits = TRAINED if has_own_memory(fields) else UNTRAINED
+    return LoadedModel(model, tokenizer, found.name, identity, found.folder, habits)
 
 
 def _with_memory(

@@ -39,6 +39,10 @@ class TopKMemory(Memory):
         self._chosen = chosen
         self._last: tuple[Tensor, Tensor] | None = None
 
+    def reporting(self, chosen: Chosen) -> TopKMemory:
+        """The same memory, telling `chosen` what was chosen."""
+        return TopKMemory(self.inner, self.k, chosen)
+
     def __len__(self) -> int:
         return len(self.inner)
 

@@ -103,12 +103,15 @@ def mix(weights: Tensor, value: Tensor) -> Tensor:
 def merge(parts: Iterable[Part]) -> Part:
     """Join parts into what one softmax over all their keys gives; a part with log-sum-exp -inf counts for nothing."""
     output, total = (parts := list(parts))[0]
+    dtype = output.dtype
+    if len(parts) > 2:  # else the rounding of many parts would add up
+        output = output.to(torch.promote_types(dtype, torch.float32))
     for other, lse in parts[1:]:
         # the other part's share, exp(lse) / (exp(total) + exp(lse)); 0 where neither sees anything
         share = torch.sigmoid(lse - total).nan_to_num(0.0)
-        output = torch.lerp(output, other, share[..., None].to(output.dtype))
+        output = torch.lerp(output, other.to(output.dtype), share[..., None].to(output.dtype))
         total = torch.logaddexp(total, lse)
-    return output, total
+    return output.to(dtype), total
 
 
 def attend_together(

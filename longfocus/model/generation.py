@@ -34,8 +34,15 @@ class LongLlamaGenerationMixin(GenerationMixin):
         given = model_kwargs.get("past_key_values")
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
         if not model_kwargs.get("use_cache", True):  # each step reads the whole text; its memory is not the next one's
-            model_kwargs["past_key_values"] = given
+            del model_kwargs["past_key_values"]
+            model_kwargs |= {} if given is None else {"past_key_values": given}
         return model_kwargs
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Inputs of the next call of `forward`; positions are left to it, since they count on from the state's window."""
+        kwargs.pop("position_ids", None)
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        return inputs
 
     def _reorder_cache(self, past_key_values: LongLlamaCache, beam_idx: Tensor) -> LongLlamaCache:
         return past_key_values.for_rows(beam_idx)

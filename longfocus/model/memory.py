@@ -141,6 +141,8 @@ class ChainedMemory(Memory):
         """See `Memory.append`; the first memory is left alone."""
         if self.second is not None:
             return ChainedMemory(self.first, self.second.append(keys, values, keep), self._dtype)
+        if self.first.rows not in (1, keys.shape[0]):
+            raise ValueError(f"the memory has {self.first.rows} rows, but {keys.shape[0]} rows are to be appended")
         dtype = self._dtype or keys.dtype
         return ChainedMemory(self.first, DenseMemory.of(keys.to(dtype), values.to(dtype), keep), self._dtype)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save
@@ -58,7 +59,7 @@ def read_steps(
     loaded: LoadedModel,
     folder: str | Path,
     *,
-    look_back: int | None = None,
+    look_back: int | None | Literal["usual"] = "usual",
     most: int | None = None,
 ) -> Iterator[ReadProgress]:
     """Read a document into a Book, or go on where an earlier run stopped; yields before the first and after each window.
@@ -68,13 +69,14 @@ def read_steps(
         loaded: The model that reads.
         folder: The Book's folder; made if it is not there.
         look_back: How many of the last entries of memory the memory layers look at while reading; None for all,
-            0 for none. It bounds the cost of reading, not what can be asked about.
+            0 for none, "usual" for what suits the model. It bounds the cost of reading, not what can be asked about.
         most: Most tokens of the document to read; the middle of a longer one is left out. None reads all of it.
 
     Raises:
         BookError: The folder holds something else, is in use, or cannot be written to.
         DocumentError: The document has no text.
     """
+    depth = loaded.habits.look_back if look_back == "usual" else look_back
     tokens = tokenize(document, loaded.tokenizer, most)
     manifest = Manifest(
         title=document.title,
@@ -84,7 +86,7 @@ def read_steps(
         opening=tokens.opening,
         spans=tokens.spans,
         sections=document.sections,
-        reading=Reading.by(loaded.name, loaded.fingerprint, loaded.model.config, look_back),
+        reading=Reading.by(loaded.name, loaded.fingerprint, loaded.model.config, depth),
         versions={name: version(name) for name in ("longfocus", "torch", "transformers")},
     )
     with BookWriter.open(Path(folder), manifest, document.text, tokens.tensors()) as writer:

@@ -140,8 +140,8 @@ def test_generate_beams(load, tensors):
     """A finished beam's score is its log-probability over its length; the length of what differs between versions.
 
     transformers 4.33 (the reference) counted prompt and output, 5 counts the output alone. So under 5 a beam that ends
-    early is less favoured than it was: with 69 tokens of prompt, dividing by 69 + 12 or by 69 + 16 is nearly the same as
-    not to divide at all, and length_penalty=0 gives the reference's choice. Without an end token no beam finishes
+    early is less favoured than it was: with 69 tokens of prompt, dividing by 69 + 12 or by 69 + 16 is nearly the same
+    as not to divide at all, and length_penalty=0 gives the reference's choice. Without an end token no beam finishes
     before the others and the penalty decides nothing, so the tokens agree as far as the reference's go.
     """
     ids, expected = tensors["generate_beam3.input_ids"], tensors["generate_beam3.sequences"]
