@@ -12,6 +12,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from longfocus.asking.faithfulness import Faithfulness as Faithfulness
+    from longfocus.asking.generation import Sampling as Sampling
+    from longfocus.asking.passages import Citation as Citation
+    from longfocus.asking.session import Answer as Answer
+    from longfocus.asking.session import Conversation as Conversation
+    from longfocus.asking.session import Timings as Timings
+    from longfocus.books import Book as Book
+    from longfocus.books import read as read
     from longfocus.errors import BookError as BookError
     from longfocus.errors import CheckpointError as CheckpointError
     from longfocus.errors import DocumentError as DocumentError
@@ -22,20 +30,36 @@ if TYPE_CHECKING:
     from longfocus.model.config import LongLlamaConfig as LongLlamaConfig
     from longfocus.model.modeling import LongLlamaForCausalLM as LongLlamaForCausalLM
     from longfocus.model.modeling import LongLlamaModel as LongLlamaModel
+    from longfocus.reading.documents import Document as Document
+    from longfocus.reading.documents import load_document as load_document
+    from longfocus.reading.reader import ReadProgress as ReadProgress
+    from longfocus.reading.reader import read_steps as read_steps
 
     __version__: str
 
 HOMES = {
+    "Answer": "longfocus.asking.session",
+    "Book": "longfocus.books",
     "BookError": "longfocus.errors",
     "CheckpointError": "longfocus.errors",
+    "Citation": "longfocus.asking.passages",
+    "Conversation": "longfocus.asking.session",
+    "Document": "longfocus.reading.documents",
     "DocumentError": "longfocus.errors",
+    "Faithfulness": "longfocus.asking.faithfulness",
     "LoadedModel": "longfocus.loading.load",
     "LongLlamaConfig": "longfocus.model.config",
     "LongLlamaForCausalLM": "longfocus.model.modeling",
     "LongLlamaModel": "longfocus.model.modeling",
+    "ReadProgress": "longfocus.reading.reader",
     "RequestError": "longfocus.errors",
+    "Sampling": "longfocus.asking.generation",
+    "Timings": "longfocus.asking.session",
     "UserError": "longfocus.errors",
     "load": "longfocus.loading.load",
+    "load_document": "longfocus.reading.documents",
+    "read": "longfocus.books",
+    "read_steps": "longfocus.reading.reader",
 }
 """The module that each public name comes from."""
 

@@ -80,7 +80,9 @@ class Book:
         return check_faithfulness(self.session, answer, citation)
 
 
-def load_for(book: StoredBook, model: str | Path | None = None, progress: Callable[[str], None] | None = None) -> LoadedModel:
+def load_for(
+    book: StoredBook, model: str | Path | None = None, progress: Callable[[str], None] | None = None
+) -> LoadedModel:
     """Load a model with the memory layers and the window that a Book was read with."""
     reading = book.manifest.reading
     return load(

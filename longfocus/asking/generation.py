@@ -30,7 +30,7 @@ class Sampling:
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 0.95
-    repetition_penalty: float = 1.1
+    repetition_penalty: float = 1.05
     seed: int | None = None
 
 

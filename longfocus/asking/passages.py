@@ -21,7 +21,7 @@ class Citation:
         text: The passage as it stands in the document.
         start: Its first character in the document's text.
         end: One past its last character.
-        score: The share of the document's attention that fell on it, between 0 and 1.
+        score: The share of the document's (squared) attention that fell on it, between 0 and 1.
         chapter: The chapter it stands in, where known.
         page: The page it stands on, where known.
     """

@@ -50,7 +50,7 @@ class Answer:
     Attributes:
         question: As it was asked.
         text: The answer.
-        citations: Passages on which the answer's tokens put their attention, best first.
+        citations: Passages on which the answer's and the question's tokens put their attention, best first.
         timings: How long it took.
         ids: Token ids of the answer.
     """
@@ -164,7 +164,11 @@ class Session:
         total = time.perf_counter() - begun
         later = len(written.ids) - 1
         speed = later / (total - first) if later > 0 and total > first else 0.0
-        cited = find_passages(self.book, account.answer, citations) if account is not None else ()
+        cited = (
+            find_passages(self.book, (account.question + account.answer).attention, citations)
+            if account is not None
+            else ()
+        )
         timings = Timings(round(first or total, 4), round(total, 4), len(ids), len(written.ids), round(speed, 2))
         yield Answer(question, "".join(pieces).strip(), cited, timings, tuple(written.ids)), written
 
@@ -189,7 +193,7 @@ class Session:
         with torch.inference_mode():
             prompt = torch.tensor([ids], device=self.loaded.model.device)
             self.loaded.model.model(prompt, past_key_values=state, use_cache=True, last_context_length=len(ids))
-        return find_passages(self.book, account.question, most)
+        return find_passages(self.book, account.question.attention, most)
 
     def question_ids(self, question: str) -> list[int]:
         """Tokens of a question in its frame, as they go behind the document.
@@ -207,7 +211,9 @@ class Session:
         )
         room = self.loaded.model.config.stride
         if len(ids) > room:
-            raise RequestError(f"the question has {len(ids)} tokens with its frame, the window has room for {room}; shorten it")
+            raise RequestError(
+                f"the question has {len(ids)} tokens with its frame, the window has room for {room}; shorten it"
+            )
         return ids
 
     def watched_state(self, account: AttentionAccount) -> LongLlamaCache:
@@ -222,8 +228,6 @@ class Session:
     def _watched(self, layer: LayerState, account: AttentionAccount) -> WatchedMemory:
         memory, sinks = layer.memory, self.book.manifest.reading.sinks
         assert memory is not None
-        if isinstance(memory, TopKMemory):
-            memory = memory.reporting(account.place(sinks))
         window = None if layer.keys is None else layer.keys.tensor[:, :, sinks:]
         return WatchedMemory(memory, account, sinks, len(memory), window)
 

@@ -9,8 +9,12 @@ import typer
 def ask(
     book: Annotated[str, typer.Argument(help="A Book: its folder, its document, or its name on the shelf.")],
     questions: Annotated[list[str], typer.Argument(help="What to ask; each question by itself.")],
-    model: Annotated[str | None, typer.Option(help="The model that read the Book, if it is not the default one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list with an object for each question.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="The model that read the Book, if it is not the default one.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON list with an object for each question.")
+    ] = False,
     no_memory: Annotated[bool, typer.Option("--no-memory", help="Answer without the Book, to compare.")] = False,
     window_only: Annotated[
         bool, typer.Option("--window-only", help="Answer with only what fits the window at the Book's end, to compare.")
@@ -43,6 +47,8 @@ def ask(
         assert isinstance(answer, Answer)
         draw_citations(answer.citations)
         times = answer.timings
-        say(f"{times.first_token:.2f} s to the first word, {times.answer_tokens} tokens at {times.tokens_per_second:.1f}/s")
+        say(
+            f"{times.first_token:.2f} s to the first word, {times.answer_tokens} tokens at {times.tokens_per_second:.1f}/s"
+        )
     if as_json:
         print(json.dumps(answers, ensure_ascii=False, indent=2))

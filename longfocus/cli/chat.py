@@ -8,7 +8,9 @@ import typer
 
 def chat(
     book: Annotated[str, typer.Argument(help="A Book: its folder, its document, or its name on the shelf.")],
-    model: Annotated[str | None, typer.Option(help="The model that read the Book, if it is not the default one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model that read the Book, if it is not the default one.")
+    ] = None,
     citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,

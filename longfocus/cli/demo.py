@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "cask_of_amontillado.txt"
-QUESTIONS = ("Who is Fortunato?", "What does the narrator build at the end of the vault?")
+QUESTIONS = ("What is the motto of the Montresor family?", "What does the narrator build at the end of the vault?")
 
 
 def demo() -> None:
@@ -30,4 +30,4 @@ def demo() -> None:
             assert isinstance(answer, Answer)
             draw_citations(answer.citations)
             print()
-    print("Now with a book of yours: longfocus read BOOK.epub, then longfocus ask BOOK.epub \"...\"")
+    print('Now with a book of yours: longfocus read BOOK.epub, then longfocus ask BOOK.epub "..."')

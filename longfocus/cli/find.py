@@ -10,7 +10,9 @@ import typer
 def find(
     book: Annotated[str, typer.Argument(help="A Book: its folder, its document, or its name on the shelf.")],
     question: Annotated[str, typer.Argument(help="What to look for.")],
-    model: Annotated[str | None, typer.Option(help="The model that read the Book, if it is not the default one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model that read the Book, if it is not the default one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     most: Annotated[int, typer.Option(help="Most passages.", min=1)] = 5,
 ) -> None:

@@ -9,11 +9,17 @@ import typer
 def read(
     document: Annotated[Path, typer.Argument(help="A txt, md, html, epub or pdf file.")],
     out: Annotated[Path | None, typer.Option(help="The Book's folder; by default one on the shelf.")] = None,
-    model: Annotated[str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Most tokens to read; the middle of a longer document is left out.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Most tokens to read; the middle of a longer document is left out.")
+    ] = None,
     look_back: Annotated[
         int | None,
-        typer.Option(help="Entries of memory to look back at while reading: -1 for all, 0 for none; by default what suits the model."),
+        typer.Option(
+            help="Entries of memory to look back at while reading: -1 for all, 0 for none; by default what suits the model."
+        ),
     ] = None,
     memory_layers: Annotated[
         str | None, typer.Option(help="Layers that get a memory, such as 8,12,16; by default what suits the model.")
@@ -40,5 +46,7 @@ def read(
     depth = "usual" if look_back is None else None if look_back < 0 else look_back
     steps = read_steps(found, loaded, folder, look_back=depth, most=limit)
     last = draw_reading(steps, found.title)
-    say(f"read {last.total:,} tokens of {found.title} in {last.seconds:,.1f} s ({last.speed:,.0f} tokens/s) into {folder}")
+    say(
+        f"read {last.total:,} tokens of {found.title} in {last.seconds:,.1f} s ({last.speed:,.0f} tokens/s) into {folder}"
+    )
     print(folder)

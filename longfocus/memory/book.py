@@ -89,6 +89,8 @@ class StoredBook:
             raise BookError(f"{folder / TOKENS} or {TEXT} is damaged; read the document again") from None
         if not ids.shape == starts.shape == ends.shape == (manifest.tokens,) or int(ends.max()) > len(text):
             raise BookError(f"{folder / TOKENS} does not fit the manifest; read the document again")
+        if manifest.spans[-1][1] > len(text):
+            raise BookError(f"{folder / TEXT} does not fit the manifest; read the document again")
         return cls(folder, manifest, progress, text, ids, starts, ends)
 
     def check_reader(self, reading: Reading) -> None:
@@ -99,7 +101,9 @@ class StoredBook:
         """
         difference = reading_difference(self.manifest.reading, reading)
         if difference:
-            raise BookError(f"{self.folder} was {difference}; load that model, or read the document again with this one")
+            raise BookError(
+                f"{self.folder} was {difference}; load that model, or read the document again with this one"
+            )
 
     def memories(self) -> dict[int, Memory]:
         """The memory of each memory layer, mapped from the files."""
@@ -146,7 +150,9 @@ def load_window(
     except (SafetensorError, KeyError):
         raise BookError(f"{folder / name} is damaged; read the document again") from None
     reading = manifest.reading
-    if keys.shape != values.shape or keys.shape != (layers, reading.key_heads, positions.shape[-1], reading.head_dim):
+    held_tokens = progress.tokens - progress.entries if reading.memory_layers else positions.numel()
+    shape = (layers, reading.key_heads, held_tokens, reading.head_dim)
+    if positions.shape != (1, held_tokens) or positions.dtype != torch.long or not keys.shape == values.shape == shape:
         raise BookError(f"{folder / name} does not fit the manifest; read the document again")
     if not positions.shape[-1]:
         return [LayerState(memory=memories.get(layer)) for layer in range(layers)], None

@@ -16,7 +16,9 @@ nothing is unpickled.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +37,8 @@ MANIFEST, TEXT, TOKENS, PROGRESS, LOCK, VERIFIED = (
     "lock",
     "verified.json",
 )
+_NEW = ".new"
+_LAYER_FILE = re.compile(r"layer-\d{3,}\.(keys|values)")
 _LARGEST_JSON = 64 * 2**20
 _ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -163,15 +167,17 @@ def read_bytes(folder: Path, name: str, limit: int) -> bytes:
         BookError: It is missing, no plain file, or longer than `limit` bytes.
     """
     try:
-        handle = os.open(folder / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        # a pipe would be waited for
+        handle = os.open(folder / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         raise BookError(f"{folder} is no complete Book: {name} is missing") from None
     except OSError as error:
         raise BookError(f"cannot read {folder / name}: {error.strerror}") from None
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(handle)
+        raise BookError(f"{folder / name} is no plain file; this is not a Book that longfocus wrote")
     with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise BookError(f"{folder / name} is no plain file; this is not a Book that longfocus wrote")
         if facts.st_size > limit:
             raise BookError(f"{folder / name} has {facts.st_size} bytes, more than a Book's can have ({limit})")
         return file.read()
@@ -205,20 +211,22 @@ def parse_manifest(folder: Path) -> Manifest:
     found = read_json(folder, MANIFEST)
     version = found.pop("format", None)
     if version != FORMAT:
-        raise BookError(f"{folder} has the Book format {version!r}, this version reads format {FORMAT}; read it again")
+        raise BookError(
+            f"{folder} has the Book format {str(version)[:40]!r}, this version reads format {FORMAT}; read it again"
+        )
     try:
         reading = found["reading"]
         manifest = Manifest(
             **{
                 **found,
-                "spans": tuple((int(start), int(end)) for start, end in found["spans"]),
+                "spans": tuple((_whole(start), _whole(end)) for start, end in found["spans"]),
                 "sections": tuple(Section(**section) for section in found["sections"]),
-                "reading": Reading(**{**reading, "memory_layers": tuple(map(int, reading["memory_layers"]))}),
+                "reading": Reading(**{**reading, "memory_layers": tuple(map(_whole, reading["memory_layers"]))}),
             }
         )
         _check(manifest)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BookError(f"{folder / MANIFEST} is damaged ({error}); read the document again") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BookError(f"{folder / MANIFEST} is damaged ({one_line(error)}); read the document again") from None
     return manifest
 
 
@@ -234,18 +242,29 @@ def _check(manifest: Manifest) -> None:
         raise ValueError(f"memory layers are {reading.memory_layers}")
     if min(_whole(reading.overlap), _whole(reading.sinks)) < 0 or reading.overlap + reading.sinks >= reading.window:
         raise ValueError(f"overlap is {reading.overlap}, sinks are {reading.sinks}")
-    if not 0 <= _whole(manifest.opening) <= _whole(manifest.tokens) < 2**40:
+    if reading.look_back is not None and _whole(reading.look_back) < 0:
+        raise ValueError(f"look_back is {reading.look_back}")
+    if not 0 <= _whole(manifest.opening) < _whole(manifest.tokens) < 2**40:
         raise ValueError(f"tokens are {manifest.tokens}, of which {manifest.opening} open the prompt")
-    if not all(isinstance(text, str) for text in (manifest.title, reading.model, reading.fingerprint)):
+    texts = (manifest.title, manifest.text_sha256, manifest.tokens_sha256, reading.model, reading.fingerprint)
+    if not all(isinstance(text, str) for text in (*texts, *(section.label for section in manifest.sections))):
         raise ValueError("names are no text")
-    if any(s.kind not in ("chapter", "page") or not 0 <= s.start <= s.end for s in manifest.sections):
+    if any(s.kind not in ("chapter", "page") or not 0 <= _whole(s.start) <= _whole(s.end) for s in manifest.sections):
         raise ValueError("sections make no sense")
+    borders = [border for span in manifest.spans for border in span]
+    if not borders or borders[0] < 0 or borders != sorted(borders):
+        raise ValueError("spans make no sense")
 
 
 def _whole(number: Any) -> int:
     if not isinstance(number, int) or isinstance(number, bool):
-        raise ValueError(f"{number!r} is no whole number")
+        raise ValueError(f"{str(number)[:40]!r} is no whole number")
     return number
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, short enough for a line."""
+    return " ".join(str(error).split())[:200]
 
 
 def parse_progress(folder: Path, manifest: Manifest) -> Progress:
@@ -257,17 +276,34 @@ def parse_progress(folder: Path, manifest: Manifest) -> Progress:
     try:
         progress = Progress(**read_json(folder, PROGRESS))
         files = {name for layer in manifest.reading.memory_layers for name in layer_files(layer)}
-        if set(progress.checksums) != files:
+        if not isinstance(progress.checksums, dict) or progress.checksums.keys() != files:
             raise ValueError("checksums are of other files")
+        if not isinstance(progress.seconds, int | float) or not 0 <= progress.seconds < math.inf:
+            raise ValueError("seconds make no sense")
         if not 0 <= _whole(progress.entries) <= _whole(progress.tokens) <= manifest.tokens or _whole(progress.step) < 0:
             raise ValueError(f"{progress.entries} entries of {progress.tokens} tokens")
-    except (TypeError, ValueError) as error:
-        raise BookError(f"{folder / PROGRESS} is damaged ({error}); read the document again") from None
+        if (progress.step == 0) != (progress.tokens == 0):
+            raise ValueError(f"{progress.tokens} tokens in {progress.step} steps")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BookError(f"{folder / PROGRESS} is damaged ({one_line(error)}); read the document again") from None
     return progress
 
 
 def replace_file(path: Path, contents: bytes) -> None:
     """Put `contents` in place of `path` at once: a reader finds the old or the new contents, never a part."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(contents)
+    temporary = path.with_name(path.name + _NEW)
+    write_anew(temporary, contents)
     os.replace(temporary, path)
+
+
+def write_anew(path: Path, contents: bytes) -> None:
+    """Write a file that was not there before; what lay under its name is removed, a link is not followed."""
+    path.unlink(missing_ok=True)
+    with open(path, "xb") as file:
+        file.write(contents)
+
+
+def is_begun(names: set[str]) -> bool:
+    """Whether these files are what a process leaves that was stopped before the manifest was written."""
+    own = {TEXT, TOKENS, PROGRESS, LOCK} | {name + _NEW for name in (TEXT, TOKENS, PROGRESS, MANIFEST)}
+    return LOCK in names and all(name in own or _LAYER_FILE.fullmatch(name) for name in names)

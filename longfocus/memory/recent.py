@@ -5,11 +5,10 @@ Shapes: B batch, G key heads, N entries, D head_dim.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from longfocus.model.attend import Part, attend
-from longfocus.model.memory import DenseMemory, Entries, Memory
+from longfocus.model.attend import Part
+from longfocus.model.memory import DenseMemory, Entries, Memory, attend_in_blocks
 
 
 class RecentMemory(Memory):
@@ -40,10 +39,9 @@ class RecentMemory(Memory):
         """See `Memory.attend`; only the last entries are seen."""
         keys, values, keep = self._inner.entries()
         seen = len(self) if self._look_back is None else min(self._look_back, len(self))
-        if not seen:
-            return torch.zeros_like(query), query.new_full(query.shape[:3], float("-inf"), dtype=torch.float32)
-        mask = None if keep is None else keep[:, None, None, -seen:]
-        return attend(query, keys[:, :, -seen:], values[:, :, -seen:], scale=scale, keep=mask)
+        first = len(self) - seen
+        last = Entries(keys[:, :, first:], values[:, :, first:], None if keep is None else keep[:, first:])
+        return attend_in_blocks(query, last, scale)
 
     def entries(self) -> Entries:
         """See `Memory.entries`; all that are held."""

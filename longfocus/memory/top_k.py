@@ -66,9 +66,7 @@ class TopKMemory(Memory):
             return torch.zeros_like(query), query.new_full(query.shape[:3], float("-inf"), dtype=torch.float32)
         grouped = query.reshape(batch, groups, -1, dim).transpose(0, 1).reshape(groups, -1, dim)
         step = max(_SCORES // (groups * held), 1)
-        found = [
-            self._best(grouped[:, start : start + step], keys, keep) for start in range(0, grouped.shape[1], step)
-        ]
+        found = [self._best(grouped[:, start : start + step], keys, keep) for start in range(0, grouped.shape[1], step)]
         chosen = torch.cat(found, dim=1)  # [G, R, K]
         head = torch.arange(groups, device=chosen.device)[:, None, None]
         # the scores of what was chosen are worked out anew, in full precision

@@ -42,7 +42,9 @@ def check_files(folder: Path, manifest: Manifest, progress: Progress) -> None:
     for name in names:
         found = _facts(folder, name)["size"]
         if found < length:
-            raise BookError(f"{folder / name} has {found} bytes, expected {length}: it was cut short; read the document again")
+            raise BookError(
+                f"{folder / name} has {found} bytes, expected {length}: it was cut short; read the document again"
+            )
     if _noted(folder) == _all_facts(folder, manifest, progress):
         return
     for name, wanted in ((TEXT, manifest.text_sha256), (TOKENS, manifest.tokens_sha256)):
@@ -73,7 +75,7 @@ def note_verified(folder: Path, manifest: Manifest) -> None:
 def _noted(folder: Path) -> Any:
     try:
         return json.loads(read_bytes(folder, VERIFIED, 2**20))
-    except (BookError, ValueError):
+    except (BookError, ValueError, RecursionError):
         return None
 
 

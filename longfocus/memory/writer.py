@@ -30,11 +30,13 @@ from longfocus.memory.layout import (
     TOKENS,
     Manifest,
     Progress,
+    is_begun,
     layer_files,
     parse_manifest,
     parse_progress,
     replace_file,
     window_file,
+    write_anew,
 )
 from longfocus.memory.verify import check_files, note_verified
 
@@ -71,7 +73,8 @@ class BookWriter:
             BookError: The folder holds something else, is being read by another process, or is damaged.
         """
         try:
-            if folder.exists() and not (folder / MANIFEST).exists() and set(os.listdir(folder)) - {LOCK}:
+            held = set(os.listdir(folder)) if folder.exists() else set()
+            if held and MANIFEST not in held and not is_begun(held):
                 raise BookError(f"{folder} holds something that is no Book; choose another folder")
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / LOCK)
@@ -101,7 +104,7 @@ class BookWriter:
         replace_file(folder / TOKENS, save(dict(tokens)))
         replace_file(folder / PROGRESS, json.dumps(asdict(progress)).encode())
         for name in names:
-            (folder / name).write_bytes(b"")
+            write_anew(folder / name, b"")
         # last: a folder without a manifest is no Book yet and is begun anew
         replace_file(folder / MANIFEST, json.dumps(manifest.to_json(), indent=1).encode())
         return cls(folder, manifest, lock, progress)
@@ -156,7 +159,7 @@ class BookWriter:
             file.flush()
         step = self.progress.step + 1
         held = save({name: tensor.contiguous() for name, tensor in window.items()})
-        (self.folder / window_file(step)).write_bytes(held)
+        write_anew(self.folder / window_file(step), held)
         progress = Progress(step, tokens, self.progress.entries + added, checksums, sha256(held).hexdigest(), seconds)
         replace_file(self.folder / PROGRESS, json.dumps(asdict(progress)).encode())
         if self.progress.step:
@@ -213,14 +216,27 @@ def _difference(found: Manifest, wanted: Manifest) -> str:
         return f"of another document ({found.title!r})"
     if found.spans != wanted.spans:
         return "of the same document cut in another way"
-    return reading_difference(found.reading, wanted.reading)
+    difference = reading_difference(found.reading, wanted.reading)
+    if not difference and found.tokens_sha256 != wanted.tokens_sha256:
+        return "of the same document in other tokens (the model's prompt or tokenizer changed)"
+    return difference
 
 
 def reading_difference(found: Any, wanted: Any) -> str:
     """How the model or the settings of a Book differ from those at hand; empty where they do not."""
     if found.fingerprint != wanted.fingerprint:
         return f"read by another model ({found.model}, {found.fingerprint[:12]}; here {wanted.model}, {wanted.fingerprint[:12]})"
-    for name in ("memory_layers", "dtype", "window", "overlap", "sinks", "look_back"):
+    for name in (
+        "layers",
+        "key_heads",
+        "head_dim",
+        "memory_layers",
+        "dtype",
+        "window",
+        "overlap",
+        "sinks",
+        "look_back",
+    ):
         if getattr(found, name) != getattr(wanted, name):
             return f"read with {name} {getattr(found, name)} (here {getattr(wanted, name)})"
     return ""

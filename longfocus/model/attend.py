@@ -77,7 +77,9 @@ def _materialised(query: Tensor, key: Tensor, value: Tensor, scale: float, causa
         scores = weigh(query, key[:, :, start:stop], scale)
         if causal:
             order = torch.arange(start, stop, device=query.device)
-            scores = scores.masked_fill(order > torch.arange(query.shape[2], device=query.device)[:, None], float("-inf"))
+            scores = scores.masked_fill(
+                order > torch.arange(query.shape[2], device=query.device)[:, None], float("-inf")
+            )
         if keep is not None:
             scores = scores.masked_fill(~keep[..., start:stop], float("-inf"))
         lse = torch.logsumexp(scores, dim=-1)

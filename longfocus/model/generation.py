@@ -38,10 +38,17 @@ class LongLlamaGenerationMixin(GenerationMixin):
             model_kwargs |= {} if given is None else {"past_key_values": given}
         return model_kwargs
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Inputs of the next call of `forward`; positions are left to it, since they count on from the state's window."""
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Inputs of the next call of `forward`; positions are left to it, since they count on from the state's window.
+
+        `generate` takes a prompt as embeddings only where it finds the name `inputs_embeds` here.
+        """
         kwargs.pop("position_ids", None)
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, *args, inputs_embeds=inputs_embeds, **kwargs
+        )
         return inputs
 
     def _reorder_cache(self, past_key_values: LongLlamaCache, beam_idx: Tensor) -> LongLlamaCache:

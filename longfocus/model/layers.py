@@ -224,8 +224,6 @@ class LongLlamaDecoderLayer(nn.Module):
         self, states: Tensor, rotary: Rotary, memory_scale: float, state: LayerState, allowed: Tensor | None, look: bool
     ) -> tuple[Tensor, LayerState, Tensor | None]:
         """[B, T, E] to [B, T, E]; the other arguments and results are those of `LongLlamaAttention`."""
-        mixed, state, weights = self.self_attn(
-            self.input_layernorm(states), rotary, memory_scale, state, allowed, look
-        )
+        mixed, state, weights = self.self_attn(self.input_layernorm(states), rotary, memory_scale, state, allowed, look)
         states = states + mixed
         return states + self.mlp(self.post_attention_layernorm(states)), state, weights

@@ -127,7 +127,7 @@ class ChainedMemory(Memory):
     def __init__(self, first: Memory, second: Memory | None = None, dtype: torch.dtype | None = None) -> None:
         self.first = first
         self.second = second
-        self._dtype = dtype
+        self.dtype = dtype
 
     def __len__(self) -> int:
         return len(self.first) + (len(self.second) if self.second is not None else 0)
@@ -140,11 +140,11 @@ class ChainedMemory(Memory):
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> ChainedMemory:
         """See `Memory.append`; the first memory is left alone."""
         if self.second is not None:
-            return ChainedMemory(self.first, self.second.append(keys, values, keep), self._dtype)
+            return ChainedMemory(self.first, self.second.append(keys, values, keep), self.dtype)
         if self.first.rows not in (1, keys.shape[0]):
             raise ValueError(f"the memory has {self.first.rows} rows, but {keys.shape[0]} rows are to be appended")
-        dtype = self._dtype or keys.dtype
-        return ChainedMemory(self.first, DenseMemory.of(keys.to(dtype), values.to(dtype), keep), self._dtype)
+        dtype = self.dtype or keys.dtype
+        return ChainedMemory(self.first, DenseMemory.of(keys.to(dtype), values.to(dtype), keep), self.dtype)
 
     def attend(self, query: Tensor, scale: float) -> Part:
         """See `Memory.attend`."""
@@ -179,7 +179,7 @@ class ChainedMemory(Memory):
         second = self.second
         if second is not None and second.rows > 1:
             second = second.select(rows)
-        return ChainedMemory(first, second, self._dtype)
+        return ChainedMemory(first, second, self.dtype)
 
 
 def _keep_of(entries: Entries) -> Tensor:

@@ -180,7 +180,9 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
             if layer.memory is None:
                 continue
             if index not in self.config.mem_layers:
-                raise ValueError(f"past_key_values has memory for layer {index}, which is not one of {self.config.mem_layers}")
+                raise ValueError(
+                    f"past_key_values has memory for layer {index}, which is not one of {self.config.mem_layers}"
+                )
             if layer.memory.rows not in (1, batch):
                 raise ValueError(f"the memory in past_key_values has {layer.memory.rows} rows, the input has {batch}")
         return past

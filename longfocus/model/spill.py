@@ -36,9 +36,7 @@ def make_room(state: LongLlamaCache, new: int, keep: Tensor | None, config: Long
     return _spill_tokens(state, leaving, config)
 
 
-def spill_between(
-    state: LongLlamaCache, config: LongLlamaConfig, rows: Tensor | bool = True
-) -> LongLlamaCache:
+def spill_between(state: LongLlamaCache, config: LongLlamaConfig, rows: Tensor | bool = True) -> LongLlamaCache:
     """The state after a window: all tokens but sinks and overlap have left, in those `rows` ([B] bool, or all)."""
     return _spill_but(state, config.sink_tokens, config.window_overlap, config, rows)
 

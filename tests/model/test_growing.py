@@ -52,6 +52,17 @@ def test_gradients_flow_through_growth():
     assert second.grad[0, :, 0].tolist() == [2, 3, 4]
 
 
+def test_growth_leaves_what_backward_needs():
+    """A version that took part in a computation may be extended, and extended again, before backward runs."""
+    weight = torch.ones(1, 1, 3, requires_grad=True)
+    grown, outputs = GrowingTensor.of(piece(2, 1), 1), []
+    for number in range(4):
+        outputs.append((grown.tensor * weight).sum())
+        grown = grown.extended(piece(2, number))
+    sum(outputs).backward()
+    assert weight.grad[0, 0].tolist() == [14.0] * 3  # 2 + 2 + (2 + 2) + (2 + 4), the versions' sums
+
+
 def test_what_is_added_takes_the_dtype_of_what_is_there():
     with torch.no_grad():
         grown = GrowingTensor.of(piece(2, 1).bfloat16(), 1).extended(piece(2, 1.0001))

@@ -1,5 +1,7 @@
 """What inference costs: read off the tensors that torch's operators make while it runs."""
 
+import weakref
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -133,6 +135,27 @@ def test_a_memory_of_another_dtype_is_converted_a_block_at_a_time(tiny, some_ids
         with Made() as made:
             model(some_ids(1, 1), past_key_values=output.past_key_values)
     assert made.largest[0] <= 2048 * HEADS * DIM
+
+
+def test_a_long_memory_does_not_pile_up_its_blocks(tiny):
+    """Of the outputs of 50 blocks only some are there at a time."""
+    draw = torch.Generator().manual_seed(0)
+    memory = DenseMemory.of(*(torch.randn((1, 1, 100_000, 4), generator=draw).bfloat16() for _ in range(2)))
+    query = torch.randn(1, 1, 16, 4)
+    most, alive = 0, weakref.WeakSet()
+
+    class Alive(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal most
+            output = func(*args, **(kwargs or {}))
+            if "scaled_dot_product" in func.__name__:
+                alive.add(output[0].untyped_storage())
+                most = max(most, len(alive))
+            return output
+
+    with torch.no_grad(), Alive():
+        memory.attend(query, 0.5)
+    assert 1 < most < 20
 
 
 @pytest.mark.parametrize("beams", [1, 3])

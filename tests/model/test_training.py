@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from longfocus.model.modeling import LongLlamaForCausalLM
 
@@ -80,6 +81,24 @@ def test_gradients_reach_the_first_window_through_memory_only(tiny, some_ids):
         reached = embeddings.grad[0].abs().amax(dim=1) > 1e-6
         assert reached[32:39].all()
         assert reached[:32].all() if mem_layers else not reached[:32].any()
+
+
+@pytest.mark.parametrize(("grouping", "expected"), [(None, {8}), ([1, 3], {2, 3}), ([2, 5], {3, 5}), ([9, 99], {8})])
+def test_grouping_bounds_the_block_of_scores(tiny, some_ids, grouping, expected):
+    """With gradients, memory layers attend for so many queries at a time."""
+    model = tiny(mem_layers=[0, 1, 2], mem_attention_grouping=grouping)
+    state = model(some_ids(1, 30), use_cache=False).past_key_values
+    queries = set()
+
+    class Attended(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "scaled_dot_product" in func.__name__:
+                queries.add(args[0].shape[2])
+            return func(*args, **(kwargs or {}))
+
+    with Attended():
+        model(some_ids(1, 8), past_key_values=state)
+    assert queries == expected
 
 
 @pytest.mark.parametrize("fields", [{}, {"qk_norm": True}, {"torch_attention": True}], ids=str)

@@ -1,0 +1,127 @@
+"""Reading speed: ours against transformers' full attention and llama.cpp, on the same model and tokens.
+
+    python benchmarks/read.py BOOK.txt [--lengths 4096,16384,32768] [--subjects longfocus,transformers,llamacpp]
+
+Each subject runs in a process of its own, one after another, so that peak memory is its own. llama.cpp needs the wheel
+`xllamacpp` and a GGUF file of the model (--gguf). Prints tokens per second, peak resident memory, and ratios.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+THREADS = os.cpu_count() or 1
+
+
+def book_ids(path: str, tokenizer, length: int) -> list[int]:
+    from longfocus.reading.documents import load_document
+
+    document = load_document(path)
+    ids = tokenizer(document.text[slice(*document.body)], verbose=False)["input_ids"]
+    while len(ids) < length:
+        ids = ids + ids
+    return ids[:length]
+
+
+def run_longfocus(book: str, length: int, _: str | None) -> dict:
+    """The whole job: tokens in, a Book on disk out. Also tells the share of time outside products and attention."""
+    import torch
+
+    from longfocus.loading.load import load
+    from longfocus.reading.documents import Document
+    from longfocus.reading.reader import read_steps
+
+    torch.set_num_threads(THREADS)
+    loaded = load()
+    text = loaded.tokenizer.decode(book_ids(book, loaded.tokenizer, length))
+    with tempfile.TemporaryDirectory() as folder:
+        warm = Document("warm", text[:6000], (0, 6000))
+        for _ in read_steps(warm, loaded, Path(folder, "warm")):
+            pass
+        for step in read_steps(Document("book", text, (0, len(text))), loaded, Path(folder, "book")):
+            last = step
+        size = sum(file.stat().st_size for file in Path(folder, "book").iterdir())
+    return {"tokens": last.total, "seconds": last.seconds, "disk_bytes": size}
+
+
+def run_transformers(book: str, length: int, _: str | None) -> dict:
+    """`LlamaForCausalLM` with full attention, the whole text in one call, logits of the last place only."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from longfocus.loading.load import load
+
+    torch.set_num_threads(THREADS)
+    loaded = load()
+    model = LlamaForCausalLM.from_pretrained(loaded.folder, dtype=loaded.model.dtype).eval()
+    ids = torch.tensor([book_ids(book, loaded.tokenizer, length)])
+    with torch.inference_mode():
+        model(ids[:, :1024], logits_to_keep=1)
+        begun = time.perf_counter()
+        model(ids, logits_to_keep=1)
+        return {"tokens": length, "seconds": time.perf_counter() - begun}
+
+
+def run_llamacpp(book: str, length: int, gguf: str | None) -> dict:
+    """llama.cpp's server loop, reading the same text with its own context of that length."""
+    import xllamacpp
+
+    from longfocus.loading.load import load
+
+    tokenizer = load().tokenizer
+    text = tokenizer.decode(book_ids(book, tokenizer, length - 64))
+    params = xllamacpp.CommonParams()
+    params.model.path = gguf
+    params.n_ctx = length + 256
+    params.n_parallel = 1
+    params.cpuparams.n_threads = THREADS
+    params.cpuparams_batch.n_threads = THREADS
+    params.warmup = True
+    server = xllamacpp.Server(params)
+    reply = server.handle_completions({"prompt": text, "max_tokens": 1, "temperature": 0.0, "cache_prompt": False})
+    timings = reply["timings"] if "timings" in reply else json.loads(json.dumps(reply))["timings"]
+    return {"tokens": timings["prompt_n"], "seconds": timings["prompt_ms"] / 1000}
+
+
+SUBJECTS = {"longfocus": run_longfocus, "transformers": run_transformers, "llamacpp": run_llamacpp}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("book")
+    parser.add_argument("--lengths", default="4096,16384,32768")
+    parser.add_argument("--subjects", default="longfocus,transformers")
+    parser.add_argument("--gguf", help="the model as GGUF, for llama.cpp")
+    parser.add_argument("--one", nargs=2, metavar=("SUBJECT", "LENGTH"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        result = SUBJECTS[args.one[0]](args.book, int(args.one[1]), args.gguf)
+        result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print("RESULT " + json.dumps(result))
+        return
+    print(f"{'tokens':>8} {'subject':>14} {'tokens/s':>10} {'peak MiB':>9} {'ours is':>9}")
+    for length in map(int, args.lengths.split(",")):
+        ours = 0.0
+        for subject in args.subjects.split(","):
+            command = [sys.executable, __file__, args.book, "--one", subject, str(length)]
+            command += ["--gguf", args.gguf] if args.gguf else []
+            done = subprocess.run(command, capture_output=True, text=True)
+            line = next((row for row in done.stdout.splitlines() if row.startswith("RESULT ")), None)
+            if line is None:
+                print(f"{length:>8} {subject:>14} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+                continue
+            result = json.loads(line.removeprefix("RESULT "))
+            speed = result["tokens"] / result["seconds"]
+            ours = speed if subject == "longfocus" else ours
+            ratio = f"{ours / speed:.1f} x" if subject != "longfocus" and ours else ""
+            print(f"{length:>8} {subject:>14} {speed:>10.0f} {result['peak_mib']:>9.0f} {ratio:>9}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
