@@ -97,10 +97,8 @@ def main() -> None:
     print(f"  of which imports and opening  {middle['opened']:>10.2f} s")
     print(f"warm to first token             {middle['warm']:>10.2f} s")
     print(f"writing, empty memory           {middle['empty']:>10.1f} tokens/s")
-    print(f"writing, whole Book in memory   {middle['full']:>10.1f} tokens/s ({middle['full'] / middle['empty']:.0%})")
-    print(
-        f"the same, keeping account       {middle['full_cited']:>10.1f} tokens/s ({middle['full_cited'] / middle['empty']:.0%})"
-    )
+    for name, label in (("full", "writing, whole Book in memory"), ("full_cited", "the same, keeping account")):
+        print(f"{label:<31} {middle[name]:>10.1f} tokens/s ({middle[name] / middle['empty']:.0%})")
 
 
 if __name__ == "__main__":

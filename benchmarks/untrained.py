@@ -4,9 +4,9 @@
 
 Two measures on a document of which the model has read all but the end:
     perplexity   of the next 448 tokens, mean over three places of the book, 8,192 tokens read before each
-    facts        six sentences planted in the text and a question on each: how often the fact is the first passage, or
-                 among the first three, that `find` and the answer's citations give; and the mean negative log-likelihood
-                 of the fact's key word behind the question and the fact's beginning
+    facts        six sentences planted in the text and a question on each: how often the fact is the first passage,
+                 or among the first three, that `find` and the answer's citations give; and the mean negative
+                 log-likelihood of the fact's key word behind the question and the fact's beginning
 """
 
 import argparse

@@ -49,7 +49,7 @@ class Written:
     pending: list[int]
 
 
-class _Pieces(BaseStreamer):  # type: ignore[misc]
+class _Pieces(BaseStreamer):
     """Turns tokens into text as they come; text goes out when it is certain not to change any more."""
 
     def __init__(self, tokenizer: Any, out: queue.Queue[Any]) -> None:

@@ -232,7 +232,7 @@ class Session:
         return WatchedMemory(memory, account, sinks, len(memory), window)
 
     def _without_memory(self, ids: list[int], uses: Uses, coming: int) -> list[int]:
-        """The prompt for the baselines: the question behind as much of the document's end as fits, or behind nothing."""
+        """The prompt for the baselines: behind as much of the document's end as fits, or behind nothing."""
         book = self.book
         opening = book.ids[: book.manifest.opening].tolist()
         if uses == "nothing":

@@ -43,12 +43,13 @@ def ask(
             continue
         if len(questions) > 1:
             print(f"> {question}")
-        answer = stream_text(pieces)
-        assert isinstance(answer, Answer)
-        draw_citations(answer.citations)
-        times = answer.timings
+        written = stream_text(pieces)
+        assert isinstance(written, Answer)
+        draw_citations(written.citations)
+        times = written.timings
         say(
-            f"{times.first_token:.2f} s to the first word, {times.answer_tokens} tokens at {times.tokens_per_second:.1f}/s"
+            f"{times.first_token:.2f} s to the first word, "
+            f"{times.answer_tokens} tokens at {times.tokens_per_second:.1f}/s"
         )
     if as_json:
         print(json.dumps(answers, ensure_ascii=False, indent=2))

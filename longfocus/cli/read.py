@@ -18,7 +18,7 @@ def read(
     look_back: Annotated[
         int | None,
         typer.Option(
-            help="Entries of memory to look back at while reading: -1 for all, 0 for none; by default what suits the model."
+            help="Entries to look back at while reading: -1 for all, 0 for none; by default what suits the model."
         ),
     ] = None,
     memory_layers: Annotated[
@@ -43,10 +43,13 @@ def read(
         from longfocus.reading.reader import read_steps
 
         loaded = load(model, mem_layers=layers, window=window, window_overlap=overlap, progress=say)
-    depth = "usual" if look_back is None else None if look_back < 0 else look_back
-    steps = read_steps(found, loaded, folder, look_back=depth, most=limit)
+    if look_back is None:
+        steps = read_steps(found, loaded, folder, most=limit)
+    else:
+        steps = read_steps(found, loaded, folder, look_back=look_back if look_back >= 0 else None, most=limit)
     last = draw_reading(steps, found.title)
     say(
-        f"read {last.total:,} tokens of {found.title} in {last.seconds:,.1f} s ({last.speed:,.0f} tokens/s) into {folder}"
+        f"read {last.total:,} tokens of {found.title} in {last.seconds:,.1f} s "
+        f"({last.speed:,.0f} tokens/s) into {folder}"
     )
     print(folder)

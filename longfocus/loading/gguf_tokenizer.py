@@ -42,7 +42,7 @@ def load_tokenizer(header: GgufHeader, path: Path) -> "PreTrainedTokenizerFast":
     _mend(recipe, header)
     context = header.get("context_length")
     # The generic class keeps tokenizer.json as it is; the classes of single families rebuild parts of it on loading.
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(recipe)),
         bos_token=loaded.bos_token,
         eos_token=loaded.eos_token,

@@ -87,7 +87,7 @@ def _from_sentencepiece(folder: Path) -> PreTrainedTokenizerFast:
     # `legacy: false` asks for no space after a special token, which is how transformers converts every file.
     if settings.get("legacy") is not False:
         _treat_spaces(recipe, model.normalizer_spec)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(recipe)),
         bos_token=converted.bos_token,
         eos_token=converted.eos_token,

@@ -125,7 +125,7 @@ class StoredBook:
 
     def place(self, position: int) -> dict[str, str]:
         """Chapter and page of a character of the text, those that are known."""
-        found = {kind: section_at(self.manifest.sections, kind, position) for kind in ("chapter", "page")}  # type: ignore[arg-type]
+        found = {kind: section_at(self.manifest.sections, kind, position) for kind in ("chapter", "page")}
         return {kind: label for kind, label in found.items() if label is not None}
 
 

@@ -135,7 +135,7 @@ class Progress:
     Attributes:
         step: Number of the last window that is complete; names the window file. 0 before the first.
         tokens: Tokens that went through the model.
-        entries: Entries in each memory layer's files. Of the tokens read, the first `sinks` ones and the last ones are in
+        entries: Entries in each memory layer's files. Of the tokens read, the first `sinks` and the last ones are in
             the window, those between them are the entries.
         checksums: CRC-32 of the first `entries` entries of each file, by file name.
         window_sha256: Hash of the window file, empty where there is none.

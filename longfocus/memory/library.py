@@ -35,14 +35,15 @@ def find_book(name: str | Path) -> Path:
         BookError: There is no such Book.
     """
     path = Path(name)
-    if (path / MANIFEST).exists():
+    # asked this way, a name that no file can have is one that is not there
+    if os.path.exists(path / MANIFEST):
         return path
     on_shelf = shelf_folder(path)
-    if (on_shelf / MANIFEST).exists():
+    if os.path.exists(on_shelf / MANIFEST):
         return on_shelf
-    if path.is_file():
+    if os.path.isfile(path):
         raise BookError(f"{path} has not been read yet; `longfocus read {path}` reads it")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise BookError(f"{path} is no Book: it has no {MANIFEST}; `longfocus read` makes one")
     raise BookError(f"no Book {str(name)!r}: neither a folder here nor one of those that `longfocus books` lists")
 

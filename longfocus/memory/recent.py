@@ -14,7 +14,7 @@ from longfocus.model.memory import DenseMemory, Entries, Memory, attend_in_block
 class RecentMemory(Memory):
     """Attends to its last `look_back` entries (None: all). Older ones may be dropped by `forgetting`."""
 
-    def __init__(self, inner: DenseMemory, look_back: int | None) -> None:
+    def __init__(self, inner: Memory, look_back: int | None) -> None:
         self._inner = inner
         self._look_back = look_back
 

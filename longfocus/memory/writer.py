@@ -43,7 +43,8 @@ from longfocus.memory.verify import check_files, note_verified
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The bytes of a tensor in order, whatever its dtype; at least one."""
-    return memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()).cast("B")
+    flat: Any = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return memoryview(flat).cast("B")
 
 
 class BookWriter:
@@ -117,6 +118,8 @@ class BookWriter:
             raise BookError(f"{folder} is a Book {difference}; choose another folder with --out, or remove this one")
         progress = parse_progress(folder, found)
         check_files(folder, found, progress)
+        for left in set(folder.glob("window-*.safetensors")) - {folder / window_file(progress.step)}:
+            left.unlink()  # by a process that was stopped between two files of a step
         return cls(folder, found, lock, progress)
 
     def append(
@@ -225,7 +228,8 @@ def _difference(found: Manifest, wanted: Manifest) -> str:
 def reading_difference(found: Any, wanted: Any) -> str:
     """How the model or the settings of a Book differ from those at hand; empty where they do not."""
     if found.fingerprint != wanted.fingerprint:
-        return f"read by another model ({found.model}, {found.fingerprint[:12]}; here {wanted.model}, {wanted.fingerprint[:12]})"
+        there, here = (f"{one.model}, {one.fingerprint[:12]}" for one in (found, wanted))
+        return f"read by another model ({there}; here {here})"
     for name in (
         "layers",
         "key_heads",

@@ -52,7 +52,7 @@ class LayerState:
         )
 
     def remembered(self, first: int, stop: int, keep: Tensor | None, dtype: torch.dtype) -> LayerState:
-        """With columns `first` to `stop` of the window (those in `keep` [B, stop - first]) added to the memory as well."""
+        """With columns `first` to `stop` of the window (where `keep` [B, stop - first] says so) in memory as well."""
         assert self.keys is not None and self.values is not None
         keys, values = self.keys.tensor[:, :, first:stop], self.values.tensor[:, :, first:stop]
         if self.memory is not None:

@@ -17,8 +17,8 @@ class LongLlamaConfig(LlamaConfig):
         mem_dtype: Name of the torch dtype in which memories are kept.
         mem_attention_grouping: (heads, queries) handled at once where attention scores have to be materialised; bounds
             memory, changes no result.
-        torch_attention: True attends by `scaled_dot_product_attention` to window and memory laid end to end. False joins
-            separately computed parts by their log-sum-exp, which copies nothing. The results agree.
+        torch_attention: True attends by `scaled_dot_product_attention` to window and memory laid end to end. False
+            joins separately computed parts by their log-sum-exp, which copies nothing. The results agree.
         gradient_checkpoint_every_ith: With gradient checkpointing, every how many layers are recomputed.
         last_context_length: How many of the last tokens of an input stay in the window. What comes before is cut in
             windows that pass through memory.
@@ -102,8 +102,8 @@ class LongLlamaConfig(LlamaConfig):
             raise ValueError(f"window_length is {self.window_length}, must be 1 or more")
         if self.window_overlap < 0 or self.sink_tokens < 0 or self.stride < 1:
             raise ValueError(
-                f"window_overlap is {self.window_overlap} and sink_tokens is {self.sink_tokens}; they must be at least 0 "
-                f"and together below the window of {self.window} tokens"
+                f"window_overlap is {self.window_overlap} and sink_tokens is {self.sink_tokens}; they must be at least "
+                f"0 and together below the window of {self.window} tokens"
             )
 
     @property

@@ -1,8 +1,8 @@
 """The model: LLaMA whose input is cut in windows and whose memory layers attend to all windows before.
 
 Semantics are those of LongLLaMA (Tworkowski et al., "Focused Transformer: Contrastive Training for Context Scaling",
-2023) with `window_overlap` and `sink_tokens` 0. Shapes: B batch, L input tokens, T tokens of a window, S tokens in the window with
-those held from before, V vocabulary, E hidden size.
+2023) with `window_overlap` and `sink_tokens` 0. Shapes: B batch, L input tokens, T new tokens of a window, S tokens in
+the window with those held from before, V vocabulary, E hidden size.
 """
 
 from dataclasses import replace
@@ -39,6 +39,7 @@ AUTO_CLASSES = {
 class LongLlamaPreTrainedModel(PreTrainedModel):
     """What all LongLLaMA models share with transformers."""
 
+    config: LongLlamaConfig
     config_class = LongLlamaConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -108,6 +109,7 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
             output_hidden_states: Whether to return the hidden states between layers, for all of the input.
             return_dict: False for a tuple.
             last_context_length: In place of the configuration's.
+            **kwargs: Left aside; transformers hands on more than a model needs.
 
         Raises:
             ValueError: Arguments that do not fit together.
@@ -179,7 +181,7 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         for index, layer in enumerate(past.layers):
             if layer.memory is None:
                 continue
-            if index not in self.config.mem_layers:
+            if index not in (self.config.mem_layers or ()):
                 raise ValueError(
                     f"past_key_values has memory for layer {index}, which is not one of {self.config.mem_layers}"
                 )
@@ -347,7 +349,7 @@ class LongLlamaForSequenceClassification(LongLlamaPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.model = LongLlamaModel(config)
-        self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
+        self.score = nn.Linear(config.hidden_size, int(config.num_labels or 0), bias=False)
         self.post_init()
 
     def forward(

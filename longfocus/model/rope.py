@@ -3,6 +3,8 @@
 Shapes: B batch, H heads, T tokens, D head_dim.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -24,7 +26,11 @@ class RotaryEmbedding:
 
     def __init__(self, config: LongLlamaConfig) -> None:
         self._config = config
-        self._kind = config.rope_parameters["rope_type"]
+        parameters: Any = config.rope_parameters
+        self._kind: str = parameters["rope_type"]
+        self._theta: float = parameters["rope_theta"]
+        assert config.head_dim is not None
+        self._dim = config.head_dim
         self._fixed: dict[torch.device, Tensor] = {}
         self.depends_on_length = self._kind in ("dynamic", "longrope")
         self.attention_scaling = 1.0 if self._kind == "default" else float(ROPE_INIT_FUNCTIONS[self._kind](config)[1])
@@ -36,8 +42,8 @@ class RotaryEmbedding:
             return frequencies.to(device=device, dtype=torch.float32)
         if device not in self._fixed:
             if self._kind == "default":
-                exponents = torch.arange(0, self._config.head_dim, 2, dtype=torch.float32, device=device)
-                found = self._config.rope_parameters["rope_theta"] ** (-exponents / self._config.head_dim)
+                exponents = torch.arange(0, self._dim, 2, dtype=torch.float32, device=device)
+                found = self._theta ** (-exponents / self._dim)
             else:
                 found, _ = ROPE_INIT_FUNCTIONS[self._kind](self._config, device)
             self._fixed[device] = found.to(device=device, dtype=torch.float32)

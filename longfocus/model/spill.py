@@ -1,8 +1,8 @@
 """How tokens leave the window: when, which, and where the rest then stand.
 
 When new tokens would not fit, all earlier ones leave (LongLLaMA's rule), but for the `sink_tokens` first and the
-`window_overlap` last ones. In memory layers they go to memory, in the others they are forgotten. In a batch each row does
-so when its own tokens demand it. Shapes: B batch, S tokens in the window, T new tokens.
+`window_overlap` last ones. In memory layers they go to memory, in the others they are forgotten. In a batch each row
+does so when its own tokens demand it. Shapes: B batch, S tokens in the window, T new tokens.
 """
 
 from typing import NamedTuple

@@ -59,10 +59,12 @@ def read_steps(
     loaded: LoadedModel,
     folder: str | Path,
     *,
-    look_back: int | None | Literal["usual"] = "usual",
+    look_back: int | Literal["usual"] | None = "usual",
     most: int | None = None,
 ) -> Iterator[ReadProgress]:
-    """Read a document into a Book, or go on where an earlier run stopped; yields before the first and after each window.
+    """Read a document into a Book, or go on where an earlier run stopped.
+
+    Yields before the first window and after each.
 
     Args:
         document: What to read.
@@ -116,7 +118,7 @@ def _read_on(ids: torch.Tensor, loaded: LoadedModel, writer: BookWriter, begun: 
             output = model.model(piece, past_key_values=state, use_cache=True, last_context_length=config.stride)
             state = spill_between(output.past_key_values, config)
             entries = {}
-            for layer in config.mem_layers:
+            for layer in reading.memory_layers:
                 memory = state.layers[layer].memory
                 assert memory is not None
                 keys, values, _ = memory.entries()

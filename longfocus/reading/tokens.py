@@ -1,4 +1,4 @@
-"""A document as the tokens to read: the prompt's opening, then the text, each token with the characters it stands for."""
+"""A document as the tokens to read: the prompt's opening, then the text, and the characters of each token."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -60,7 +60,7 @@ def tokenize(document: Document, tokenizer: Any, most: int | None = None) -> Doc
     if not ids:
         raise DocumentError(f"{document.title} has no text that the tokenizer knows")
     left_out = None
-    spans = ((first, last),)
+    spans: tuple[tuple[int, int], ...] = ((first, last),)
     if most is not None and len(ids) > most:
         head, tail = (most + 1) // 2, most // 2
         left_out = (first + places[head - 1][1], first + places[len(ids) - tail][0])
