@@ -20,8 +20,8 @@ PROMPTS = ("\n\nThe story is about", "\n\nIn the end Fortunato", "\n\nThe narrat
 def main(folder: str, text: str | Path = SAMPLE) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = longfocus.LongLlamaConfig.from_pretrained(folder)
-    third = config.num_hidden_layers // 3
-    config.mem_layers = list(range(third, config.num_hidden_layers - third))  # the middle third remembers
+    layers = config.num_hidden_layers
+    config.mem_layers = list(range(layers * 17 // 30, layers * 24 // 30))  # where attention fetches facts
     config.window_length = min(1024, config.max_position_embeddings)
     config.window_overlap = config.last_context_length = config.window_length // 2
     model = AutoModelForCausalLM.from_pretrained(folder, config=config).eval()

@@ -10,10 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-_WORDS = (
-    "river stone lamp captain winter garden letter quiet window harbour silver morning forest road answer "
-    "engine music shadow copper mountain island paper summer voice night table bridge wheel orange theatre"
-).split()
+_WORDS = ["river", "stone", "lamp", "captain", "winter", "garden", "letter", "quiet", "window", "harbour", "silver", "morning", "forest", "road", "answer", "engine", "music", "shadow", "copper", "mountain", "island", "paper", "summer", "voice", "night", "table", "bridge", "wheel", "orange", "theatre"]
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def test_read_and_ask(run, story_file, tiny_folder):
 
 def test_generate_with_memory(run, story_file, tiny_folder):
     shown = run("generate_with_memory.py", tiny_folder, story_file).splitlines()
-    assert "in the memory of layers [1, 2]" in shown[0]
+    assert "in the memory of layers [2]" in shown[0]
     assert len(shown) == 4
 
 

@@ -1,0 +1,393 @@
+"""Asking a Book: what is answered, what is cited, and that watching changes nothing."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from longfocus.asking.account import AttentionAccount
+from longfocus.asking.faithfulness import check_faithfulness
+from longfocus.asking.generation import Sampling
+from longfocus.asking.passages import Citation
+from longfocus.asking.session import Answer, Conversation, Session
+from longfocus.errors import BookError, RequestError
+from longfocus.loading.load import LoadedModel
+from longfocus.memory.book import StoredBook
+from longfocus.model.cache import LayerState, LongLlamaCache
+
+QUESTION = "What is the river?"
+PLAIN = Sampling(max_new_tokens=12, repetition_penalty=1.0)
+
+
+@pytest.fixture(scope="module")
+def book(tiny_book_folder) -> StoredBook:
+    return StoredBook.open(tiny_book_folder)
+
+
+@pytest.fixture(scope="module")
+def endless(tiny_model) -> LoadedModel:
+    """The small model with an end of answers that never comes."""
+    from copy import deepcopy
+
+    model = deepcopy(tiny_model.model)
+    model.generation_config.eos_token_id = 399
+    model.lm_head.weight[399] = 0
+    return replace(tiny_model, model=model)
+
+
+@pytest.fixture(scope="module", params=["best", "all"])
+def session(request, book, endless) -> Session:
+    return Session(book, endless, {"best": 16, "all": 10**9}[request.param])
+
+
+@pytest.fixture(scope="module")
+def dense(book, endless) -> Session:
+    """As for a model that was trained to use memory: every entry is seen."""
+    from longfocus.loading.defaults import TRAINED
+
+    return Session(book, replace(endless, habits=TRAINED))
+
+
+def greedy(loaded, state, ids, count):
+    """The likeliest token each time, written down plainly."""
+    written = []
+    with torch.inference_mode():
+        given = torch.tensor([ids])
+        for _ in range(count):
+            output = loaded.model(given, past_key_values=state, use_cache=True, last_context_length=given.shape[1])
+            state, token = output.past_key_values, int(output.logits[0, -1].argmax())
+            written.append(token)
+            given = torch.tensor([[token]])
+    return written
+
+
+def test_an_answer_is_plain_greedy_generation(session):
+    answer = session.ask(QUESTION, sampling=PLAIN)
+    assert list(answer.ids) == greedy(session.loaded, session.state, session.question_ids(QUESTION), 12)
+    assert answer.text == session.loaded.tokenizer.decode(answer.ids, skip_special_tokens=True).rstrip("\ufffd").strip()
+    assert answer.question == QUESTION
+
+
+def test_what_is_seen_of_memory_matters(dense, book):
+    """Else the tests here could not tell a memory from none."""
+    few = Session(book, dense.loaded, 1)
+    assert dense.ask(QUESTION, sampling=PLAIN).ids != few.ask(QUESTION, sampling=PLAIN).ids
+    assert dense.ask(QUESTION, sampling=PLAIN).ids == Session(book, dense.loaded, 10**9).ask(QUESTION, sampling=PLAIN).ids
+
+
+def test_watching_changes_nothing(session):
+    watched = session.ask(QUESTION, sampling=PLAIN, citations=3)
+    unwatched = session.ask(QUESTION, sampling=PLAIN, citations=0)
+    assert watched.ids == unwatched.ids
+    assert unwatched.citations == ()
+    assert 0 < len(watched.citations) <= 3
+
+
+def test_asking_leaves_the_state_as_it_was(session):
+    first = session.ask(QUESTION, sampling=PLAIN)
+    other = session.ask("Where is the captain?", sampling=replace(PLAIN, max_new_tokens=60))
+    again = session.ask(QUESTION, sampling=PLAIN)
+    assert (first.ids, first.citations) == (again.ids, again.citations)
+    assert other.ids[:12] != first.ids
+    assert session.find("A stone") == session.find("A stone")
+
+
+def test_citations_are_quoted(session, book):
+    for citation in (*session.ask(QUESTION, sampling=PLAIN).citations, *session.find(QUESTION)):
+        assert citation.text == book.text[citation.start : citation.end]
+        assert citation.chapter.startswith("Chapter ")
+        assert 0 < citation.score <= 1
+
+
+def test_an_answer_for_machines(session):
+    answer = session.ask(QUESTION, sampling=PLAIN).to_json()
+    assert list(answer) == ["question", "answer", "citations", "timings"]
+    for citation in answer["citations"]:
+        assert list(citation) == ["text", "start", "end", "score", "chapter"]
+    timings = answer["timings"]
+    assert timings["answer_tokens"] == 12
+    assert timings["question_tokens"] == len(session.question_ids(QUESTION))
+    assert 0 < timings["first_token"] <= timings["total"]
+
+
+def brute_shares(session, ids):
+    """Weights over window and memory, laid open: by layers of memory [H, T, S + N]."""
+    with torch.inference_mode():
+        output = session.loaded.model(
+            torch.tensor([ids]),
+            past_key_values=session.state,
+            use_cache=True,
+            last_context_length=len(ids),
+            output_attentions=True,
+        )
+    return [output.attentions[layer][0] for layer in session.book.manifest.reading.memory_layers]
+
+
+def test_shares_of_a_whole_memory_are_the_models_attention(dense, book):
+    ids = dense.question_ids(QUESTION)
+    account = AttentionAccount(len(book.ids))
+    with torch.inference_mode():
+        dense.loaded.model(
+            torch.tensor([ids]), past_key_values=dense.watched_state(account), use_cache=True, last_context_length=len(ids)
+        )
+    sinks, entries = book.manifest.reading.sinks, book.progress.entries
+    weights = [layer[..., -entries:] for layer in brute_shares(dense, ids)]
+    wanted = sum(layer.sum(dim=(0, 1)) for layer in weights)
+    assert_close(account.question[sinks : sinks + entries], wanted, rtol=1e-3, atol=1e-5)
+    last = sum(layer[:, -1].sum(dim=0) for layer in weights)
+    assert_close(account.answer[sinks : sinks + entries], last, rtol=1e-3, atol=1e-5)
+    assert float(wanted.sum()) > 0.1
+    assert not account.question[:sinks].any()
+    assert (account.question[sinks + entries :] > 0).all(), "the end in the window is counted as if it were in memory"
+
+
+def test_shares_of_the_best_entries_are_of_those_alone(book, endless):
+    few = Session(book, endless, 2)
+    ids = few.question_ids(QUESTION)
+    account = AttentionAccount(len(book.ids))
+    account.window_counts = False
+    with torch.inference_mode():
+        few.loaded.model(
+            torch.tensor([ids]), past_key_values=few.watched_state(account), use_cache=True, last_context_length=len(ids)
+        )
+    sinks, entries = book.manifest.reading.sinks, book.progress.entries
+    assert not account.question[:sinks].any()
+    assert not account.question[sinks + entries :].any()
+    # two memory layers, four heads, two entries for each query
+    assert 1 <= int((account.answer > 0).sum()) <= 2 * 4 * 2
+    assert int((account.answer > 0).sum()) < int((account.question > 0).sum()) <= 2 * 4 * 2 * len(ids)
+    assert 0 < float(account.question.sum()) < 2 * 4 * len(ids)
+
+
+def test_shares_of_answers_are_added_up_over_its_tokens(dense, book):
+    """The first token's account and the second's are that of both."""
+    ids = dense.question_ids(QUESTION)
+    totals = []
+    for tokens in (1, 2):
+        account = AttentionAccount(len(book.ids))
+        state = dense.watched_state(account)
+        with torch.inference_mode():
+            given = torch.tensor([ids])
+            for _ in range(tokens):
+                output = dense.loaded.model(given, past_key_values=state, use_cache=True, last_context_length=given.shape[1])
+                state, given = output.past_key_values, output.logits[:, -1:].argmax(-1)
+        totals.append((account.question, account.answer))
+    assert torch.equal(totals[0][0], totals[1][0])
+    more = totals[1][1] - totals[0][1]
+    assert float(more.min()) >= 0
+    assert 0 < float(more.sum()) <= 8 + 1e-3
+
+
+def test_pieces_joined_are_the_answer(session):
+    for max_new_tokens in (1, 40):
+        *pieces, answer = session.stream(QUESTION, sampling=Sampling(max_new_tokens=max_new_tokens))
+        assert isinstance(answer, Answer)
+        assert "".join(pieces).strip() == answer.text
+        assert len(answer.ids) == max_new_tokens
+    assert len(pieces) > 3
+
+
+def generating() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "longfocus-generation"]
+
+
+def test_closing_a_stream_stops_the_model(session):
+    stream = session.stream(QUESTION, sampling=Sampling(max_new_tokens=100_000))
+    next(stream)
+    assert generating()
+    began = time.monotonic()
+    stream.close()
+    assert not generating()
+    assert time.monotonic() - began < 5
+
+
+def test_an_error_while_generating_reaches_the_caller(session, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(session.loaded.model, "generate", broken)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        session.ask(QUESTION)
+    assert not generating()
+
+
+def test_an_answer_ends_where_the_model_ends_it(dense):
+    end = dense.ask(QUESTION, sampling=PLAIN).ids[3]
+    known = dense.loaded.model.generation_config
+    before, known.eos_token_id = known.eos_token_id, [398, end]
+    try:
+        answer = dense.ask(QUESTION, sampling=PLAIN)
+    finally:
+        known.eos_token_id = before
+    whole = dense.ask(QUESTION, sampling=PLAIN).ids
+    assert answer.ids == whole[: whole.index(end)]
+    assert answer.timings.answer_tokens == len(answer.ids)
+
+
+def test_sampling_with_a_seed_can_be_repeated(session):
+    def asked(seed):
+        return session.ask(QUESTION, sampling=Sampling(max_new_tokens=12, temperature=1.5, seed=seed)).ids
+
+    assert asked(1) == asked(1)
+    assert len({asked(seed) for seed in range(4)}) > 1
+
+
+@pytest.mark.parametrize("question", ["", " ", "\n\t"])
+def test_an_empty_question(session, question):
+    for ask in (session.ask, session.find):
+        with pytest.raises(RequestError, match="empty"):
+            ask(question)
+
+
+def test_the_longest_question_and_one_longer(session):
+    room = session.loaded.model.config.stride
+    framed = len(session.question_ids("x"))
+    fits, longer = "x" * (room - framed + 1), "x" * (room - framed + 2)
+    if len(session.question_ids(fits)) <= room:
+        assert session.ask(fits, sampling=PLAIN).ids
+    with pytest.raises(RequestError, match=f"the window has room for {room}; shorten it"):
+        session.ask("river " * 60)
+    with pytest.raises(RequestError, match="shorten it"):
+        session.find("river " * 60)
+    assert len(longer) > len(fits)
+
+
+def test_without_memory_the_prompt_is_all_that_counts(session, book):
+    opening = book.ids[: book.manifest.opening].tolist()
+    empty = LongLlamaCache([LayerState() for _ in range(4)])
+    nothing = session.ask(QUESTION, uses="nothing", sampling=PLAIN)
+    assert list(nothing.ids) == greedy(session.loaded, empty, opening + session.question_ids(QUESTION), 12)
+    assert nothing.citations == ()
+    window = session.ask(QUESTION, uses="window", sampling=PLAIN)
+    asked = session.question_ids(QUESTION)
+    end = book.ids[-(64 - len(opening) - len(asked) - 12) :].tolist()
+    assert list(window.ids) == greedy(session.loaded, empty, opening + end + asked, 12)
+    assert window.timings.question_tokens + 12 == 64
+    assert len({nothing.ids, window.ids, session.ask(QUESTION, sampling=PLAIN).ids}) == 3
+
+
+def test_a_book_of_another_model_is_refused(book, tiny_model):
+    with pytest.raises(BookError, match="read by another model"):
+        Session(book, replace(tiny_model, fingerprint="0" * 64))
+
+
+def test_a_conversation_is_all_turns_laid_out(session):
+    talk = Conversation(session, PLAIN)
+    *_, first = talk.stream(QUESTION)
+    assert first.ids == session.ask(QUESTION, sampling=PLAIN).ids
+    assert first.citations == session.ask(QUESTION, sampling=PLAIN).citations
+    *_, second = talk.stream("And why?")
+    tokenizer, frame = session.loaded.tokenizer, session.frame
+    between = tokenizer(frame.between_turns, add_special_tokens=False)["input_ids"]
+    asked = tokenizer("And why?" + "", add_special_tokens=False)["input_ids"]
+    after = tokenizer(frame.after_question, add_special_tokens=False)["input_ids"]
+    # by hand: the first question, all but the last token of its answer one by one, then the rest
+    state = session.state
+    with torch.inference_mode():
+        for ids in (session.question_ids(QUESTION), *([token] for token in first.ids[:-1])):
+            state = session.loaded.model.model(
+                torch.tensor([ids]), past_key_values=state, use_cache=True, last_context_length=len(ids)
+            ).past_key_values
+    assert list(second.ids) == greedy(session.loaded, state, [first.ids[-1], *between, *asked, *after], 12)
+    assert second.ids != session.ask("And why?", sampling=PLAIN).ids
+    assert 0 < len(second.citations) <= 3
+    for citation in second.citations:
+        assert citation.text == session.book.text[citation.start : citation.end]
+
+
+def test_a_question_that_does_not_fit_leaves_the_conversation_as_it_was(session):
+    talks = [Conversation(session, PLAIN) for _ in range(2)]
+    for talk in talks:
+        list(talk.stream(QUESTION))
+    for wrong in ("", "river " * 60):
+        with pytest.raises(RequestError):
+            list(talks[0].stream(wrong))
+    answers = [list(talk.stream("And why?"))[-1] for talk in talks]
+    assert answers[0].ids == answers[1].ids
+
+
+def test_a_stream_that_was_broken_off_leaves_the_conversation_as_it_was(session):
+    talk = Conversation(session, PLAIN)
+    stream = talk.stream("Where is the captain?")
+    next(stream)
+    stream.close()
+    *_, answer = talk.stream(QUESTION)
+    assert answer.ids == session.ask(QUESTION, sampling=PLAIN).ids
+
+
+def likelihood(session, answer, state):
+    """Of the answer's tokens, one by one."""
+    total, given = 0.0, session.question_ids(answer.question)
+    with torch.inference_mode():
+        for token in answer.ids:
+            output = session.loaded.model(
+                torch.tensor([given]), past_key_values=state, use_cache=True, last_context_length=len(given)
+            )
+            state, given = output.past_key_values, [token]
+            total += float(output.logits[0, -1].log_softmax(-1)[token])
+    return total
+
+
+def test_likelihood_of_an_answer(session):
+    answer = session.ask(QUESTION, sampling=PLAIN)
+    found = check_faithfulness(session, answer, answer.citations[0])
+    assert found.log_likelihood == pytest.approx(likelihood(session, answer, session.state), abs=1e-3)
+    assert found.hidden_tokens > 0
+    assert found.drop == found.log_likelihood - found.without_passage != 0
+
+
+def test_hiding_nothing_loses_nothing(session):
+    answer = session.ask(QUESTION, sampling=PLAIN)
+    found = check_faithfulness(session, answer, Citation("", 10, 10, 1.0))
+    assert found.hidden_tokens == 0
+    assert found.drop == pytest.approx(0, abs=1e-4)
+
+
+def test_hiding_what_no_query_chose_loses_nothing(book, endless):
+    few = Session(book, endless, 1)
+    answer = few.ask(QUESTION, sampling=PLAIN)
+    account = AttentionAccount(len(book.ids))
+    account.window_counts = False
+    with torch.inference_mode():
+        ids = torch.tensor([few.question_ids(QUESTION) + list(answer.ids)])
+        few.loaded.model(ids, past_key_values=few.watched_state(account), use_cache=True, last_context_length=ids.shape[1])
+    sinks, entries = book.manifest.reading.sinks, book.progress.entries
+    chosen = account.question[sinks : sinks + entries] > 0
+    unseen, seen = (int(which.nonzero()[0, 0]) + sinks for which in (~chosen, chosen))
+    drops = {}
+    for place in (unseen, seen):
+        found = check_faithfulness(few, answer, Citation("", int(book.starts[place]), int(book.ends[place]), 1.0))
+        assert found.hidden_tokens == 1
+        drops[place] = abs(found.drop)
+    assert drops[unseen] < 1e-4 < drops[seen]
+
+
+def test_hiding_all_of_the_document_is_reading_none_of_it(dense, book):
+    """Only the opening can be seen then, and it is in the window; places in the window do not close up, though."""
+    answer = dense.ask(QUESTION, sampling=PLAIN)
+    found = check_faithfulness(dense, answer, Citation("", 0, len(book.text), 1.0))
+    assert found.hidden_tokens == len(book.ids) - book.manifest.opening
+    state = dense.state
+    layers = [LayerState(layer.keys, layer.rotated, layer.values, None) for layer in state.layers]
+    keep = torch.zeros((1, state.window), dtype=torch.bool)
+    keep[:, : book.manifest.opening] = True
+    bare = LongLlamaCache(layers, state.positions, keep, state.seen)
+    assert found.without_passage == pytest.approx(likelihood(dense, answer, bare), abs=1e-3)
+    assert abs(found.drop) > 0.01
+
+
+def test_an_empty_answer_rests_on_nothing(session):
+    answer = replace(session.ask(QUESTION, sampling=PLAIN), ids=())
+    with pytest.raises(RequestError, match="empty"):
+        check_faithfulness(session, answer, Citation("", 0, 5, 1.0))
+
+
+def test_an_answer_longer_than_the_window(session):
+    """What leaves the window goes behind the Book's entries; the Book itself stays as it was."""
+    entries = session.book.progress.entries
+    answer = session.ask(QUESTION, sampling=replace(PLAIN, max_new_tokens=150))
+    assert list(answer.ids) == greedy(session.loaded, session.state, session.question_ids(QUESTION), 150)
+    assert session.state.memory_length == entries
