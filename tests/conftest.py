@@ -1,4 +1,4 @@
-"""What all tests share: no network, small models and books with made-up weights, and the default model once a session."""
+"""What all tests share: no network, a small model, a Book that it read, and the default model once a session."""
 
 import json
 import os
@@ -10,7 +10,38 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-_WORDS = ["river", "stone", "lamp", "captain", "winter", "garden", "letter", "quiet", "window", "harbour", "silver", "morning", "forest", "road", "answer", "engine", "music", "shadow", "copper", "mountain", "island", "paper", "summer", "voice", "night", "table", "bridge", "wheel", "orange", "theatre"]
+_WORDS = [
+    "river",
+    "stone",
+    "lamp",
+    "captain",
+    "winter",
+    "garden",
+    "letter",
+    "quiet",
+    "window",
+    "harbour",
+    "silver",
+    "morning",
+    "forest",
+    "road",
+    "answer",
+    "engine",
+    "music",
+    "shadow",
+    "copper",
+    "mountain",
+    "island",
+    "paper",
+    "summer",
+    "voice",
+    "night",
+    "table",
+    "bridge",
+    "wheel",
+    "orange",
+    "theatre",
+]
 
 
 @pytest.fixture(scope="session")

@@ -123,7 +123,9 @@ class WatchedMemory(Memory):
         """See `Memory.attended`."""
         self._inner.attended(query, scale, lse)
         if not _chooses(self._inner) and self._entries:
-            keys = self._inner.entries().keys[:, :, : self._entries]
+            # the document's part alone: laying it out with what came behind would copy it
+            read = self._inner.first if isinstance(self._inner, ChainedMemory) else self._inner
+            keys = read.entries().keys[:, :, : self._entries]
             self._account.noting_from(self._first)(*_most_attended(query, keys, scale, lse))
         if self._window is not None and self._window.shape[2] and self._account.window_counts:
             self._note_window(*_most_attended(query, self._window, scale, lse))

@@ -66,7 +66,7 @@ class _HidingMemory(Memory):
 
 
 def check_faithfulness(session: Session, answer: Answer, citation: Citation) -> Faithfulness:
-    """Compare an answer's likelihood with and without a passage; two passes of the model over question and answer.
+    """Compare an answer's likelihood with and without a passage; a few passes of the model over question and answer.
 
     Args:
         session: The session that gave the answer.
@@ -102,12 +102,25 @@ def _hiding(memory: Memory, keep: Tensor) -> Memory:
 
 
 def _log_likelihood(session: Session, answer: Answer, state: LongLlamaCache) -> float:
-    question, model = session.question_ids(answer.question), session.loaded.model
+    """Of the answer's tokens, which go through the model with the windows in which they were written."""
+    model = session.loaded.model
+    total, done = 0.0, 0
+    piece = session.question_ids(answer.question)
     with torch.inference_mode():
-        ids = torch.tensor([question + list(answer.ids)], device=model.device)
-        places = torch.arange(len(question) - 1, ids.shape[1] - 1, device=model.device)
-        output = model(
-            ids, past_key_values=state, use_cache=True, last_context_length=ids.shape[1], logits_to_keep=places
-        )
-        log_probabilities = output.logits[0].float().log_softmax(-1)
-        return float(log_probabilities.gather(1, ids[0, len(question) :, None]).sum())
+        while True:
+            output = model(
+                torch.tensor([piece], device=model.device),
+                past_key_values=state,
+                use_cache=True,
+                last_context_length=len(piece),
+                logits_to_keep=len(piece) if done else 1,
+            )
+            state = output.past_key_values
+            chosen = torch.tensor(answer.ids[done : done + output.logits.shape[1]], device=model.device)
+            total += float(output.logits[0].float().log_softmax(-1).gather(1, chosen[:, None]).sum())
+            done += len(chosen)
+            if done == len(answer.ids):
+                return total
+            # as many as fit beside what is in the window; where it is full, one, for which room is made
+            room = max(session.window - state.window, 1)
+            piece = list(answer.ids[done - 1 : -1][:room])

@@ -1,5 +1,6 @@
 """Sentences of a text, and from attention to passages."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,26 @@ from longfocus.asking.passages import _LONGEST, _SHORTEST, find_passages, split_
 from longfocus.memory.book import StoredBook
 
 pieces_of_text = st.sampled_from(
-    ["word", "a", "Mr.", "End.", "Ha!", "Why?", '“So?”', "'", ")", " ", "  ", "\n", "\n\n", "\n \t\n", "\u00a0", "é🦊", "x" * 350, ". "]
+    [
+        "word",
+        "a",
+        "Mr.",
+        "End.",
+        "Ha!",
+        "Why?",
+        "“So?”",
+        "'",
+        ")",
+        " ",
+        "  ",
+        "\n",
+        "\n\n",
+        "\n \t\n",
+        "\u00a0",
+        "é🦊",
+        "x" * 350,
+        ". ",
+    ]
 )
 texts = st.lists(pieces_of_text, max_size=60).map("".join) | st.text(max_size=200)
 
@@ -37,9 +57,9 @@ def test_sentences_cover_all_that_is_no_white_space(text, data):
 
 def test_where_sentences_end():
     long = "It was a dark and stormy night and the rain fell in torrents on us"
-    text = f'“{long}!” {long}? (“{long}.”)\n\n{long}\n\nNo. {long}. Oh.'
+    text = f"“{long}!” {long}? (“{long}.”)\n\n{long}\n\nNo. {long}. Oh."
     found = [text[start:stop] for start, stop in split_sentences(text, 0, len(text))]
-    assert found == [f'“{long}!”', f"{long}?", f'(“{long}.”)', long, f"No. {long}.", "Oh."]
+    assert found == [f"“{long}!”", f"{long}?", f"(“{long}.”)", long, f"No. {long}.", "Oh."]
 
 
 def test_a_heading_stays_apart_from_its_paragraph():
@@ -69,7 +89,7 @@ def is_sound(book, citations, most):
     scores = [citation.score for citation in citations]
     assert scores == sorted(scores, reverse=True)
     ranges = sorted((citation.start, citation.end) for citation in citations)
-    assert all(one[1] <= other[0] for one, other in zip(ranges, ranges[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in pairwise(ranges))
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,7 +119,9 @@ def test_a_token_cites_the_sentence_that_holds_it(book, place):
 def test_shares_are_those_of_the_tokens(book):
     sentences = split_sentences(book.text, 0, len(book.text))
     attention = torch.zeros(len(book.ids))
-    inside = [((book.starts >= start) & (book.ends <= end)).nonzero()[0, 0] for start, end in (sentences[3], sentences[9])]
+    inside = [
+        ((book.starts >= start) & (book.ends <= end)).nonzero()[0, 0] for start, end in (sentences[3], sentences[9])
+    ]
     attention[inside[0]], attention[inside[1]] = 3, 1
     first, second = find_passages(book, attention, 3)
     assert (first.start, first.end, first.score) == (*sentences[3], 0.75)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from longfocus.asking.account import AttentionAccount
+from longfocus.asking.account import NOTED, AttentionAccount, Tally
 from longfocus.asking.faithfulness import check_faithfulness
 from longfocus.asking.generation import Sampling
 from longfocus.asking.passages import Citation
@@ -75,7 +75,9 @@ def test_what_is_seen_of_memory_matters(dense, book):
     """Else the tests here could not tell a memory from none."""
     few = Session(book, dense.loaded, 1)
     assert dense.ask(QUESTION, sampling=PLAIN).ids != few.ask(QUESTION, sampling=PLAIN).ids
-    assert dense.ask(QUESTION, sampling=PLAIN).ids == Session(book, dense.loaded, 10**9).ask(QUESTION, sampling=PLAIN).ids
+    assert (
+        dense.ask(QUESTION, sampling=PLAIN).ids == Session(book, dense.loaded, 10**9).ask(QUESTION, sampling=PLAIN).ids
+    )
 
 
 def test_watching_changes_nothing(session):
@@ -126,59 +128,97 @@ def brute_shares(session, ids):
     return [output.attentions[layer][0] for layer in session.book.manifest.reading.memory_layers]
 
 
-def test_shares_of_a_whole_memory_are_the_models_attention(dense, book):
-    ids = dense.question_ids(QUESTION)
-    account = AttentionAccount(len(book.ids))
+def tallied(weights, tokens, first):
+    """Squared shares of each query's most attended entries, divided by how often each was among them."""
+    squares, times = torch.zeros(tokens), torch.zeros(tokens)
+    for layer in weights:
+        for row in layer.flatten(0, 1):
+            for share, place in zip(*row.sort(descending=True), strict=True):
+                if times_left(row, place) < NOTED:
+                    squares[first + place] += share**2
+                    times[first + place] += 1
+    return squares / times.clamp_min(1)
+
+
+def times_left(row, place):
+    """How many entries of a row got more."""
+    return int((row > row[place]).sum())
+
+
+def account_of(session, ids, window_counts=False):
+    account = AttentionAccount(len(session.book.ids))
+    account.window_counts = window_counts
     with torch.inference_mode():
-        dense.loaded.model(
-            torch.tensor([ids]), past_key_values=dense.watched_state(account), use_cache=True, last_context_length=len(ids)
+        session.loaded.model(
+            torch.tensor([ids]),
+            past_key_values=session.watched_state(account),
+            use_cache=True,
+            last_context_length=len(ids),
         )
+    return account
+
+
+def test_shares_of_a_whole_memory_are_the_models_attention(dense, book):
+    ids = dense.question_ids(QUESTION)[-4:]
+    account = account_of(dense, ids)
     sinks, entries = book.manifest.reading.sinks, book.progress.entries
     weights = [layer[..., -entries:] for layer in brute_shares(dense, ids)]
-    wanted = sum(layer.sum(dim=(0, 1)) for layer in weights)
-    assert_close(account.question[sinks : sinks + entries], wanted, rtol=1e-3, atol=1e-5)
-    last = sum(layer[:, -1].sum(dim=0) for layer in weights)
-    assert_close(account.answer[sinks : sinks + entries], last, rtol=1e-3, atol=1e-5)
-    assert float(wanted.sum()) > 0.1
-    assert not account.question[:sinks].any()
-    assert (account.question[sinks + entries :] > 0).all(), "the end in the window is counted as if it were in memory"
+    for tally, chosen in ((account.question, slice(0, -1)), (account.answer, slice(-1, None))):
+        wanted = tallied([layer[:, chosen] for layer in weights], len(book.ids), sinks)
+        assert float(wanted.max()) > 1e-4
+        assert_close(tally.attention, wanted, rtol=2e-3, atol=1e-8)
+
+
+def test_the_documents_end_in_the_window_counts_as_if_it_were_in_memory(dense, book):
+    ids = dense.question_ids(QUESTION)
+    behind = book.manifest.reading.sinks + book.progress.entries
+    with_window, without = (account_of(dense, ids, counts).question.attention for counts in (True, False))
+    assert torch.equal(with_window[:behind], without[:behind])
+    assert with_window[behind:].any()
+    assert not without[behind:].any()
 
 
 def test_shares_of_the_best_entries_are_of_those_alone(book, endless):
     few = Session(book, endless, 2)
     ids = few.question_ids(QUESTION)
-    account = AttentionAccount(len(book.ids))
-    account.window_counts = False
-    with torch.inference_mode():
-        few.loaded.model(
-            torch.tensor([ids]), past_key_values=few.watched_state(account), use_cache=True, last_context_length=len(ids)
-        )
+    account = account_of(few, ids)
     sinks, entries = book.manifest.reading.sinks, book.progress.entries
-    assert not account.question[:sinks].any()
-    assert not account.question[sinks + entries :].any()
+    question, answer = account.question.attention, account.answer.attention
+    assert not question[:sinks].any()
+    assert not question[sinks + entries :].any()
     # two memory layers, four heads, two entries for each query
-    assert 1 <= int((account.answer > 0).sum()) <= 2 * 4 * 2
-    assert int((account.answer > 0).sum()) < int((account.question > 0).sum()) <= 2 * 4 * 2 * len(ids)
-    assert 0 < float(account.question.sum()) < 2 * 4 * len(ids)
+    assert 1 <= int((answer > 0).sum()) <= 2 * 4 * 2
+    assert int((answer > 0).sum()) < int((question > 0).sum()) <= 2 * 4 * 2 * len(ids)
+    assert 0 < float(answer.max()) <= 1
 
 
-def test_shares_of_answers_are_added_up_over_its_tokens(dense, book):
-    """The first token's account and the second's are that of both."""
+def test_a_question_is_settled_when_its_answer_begins(dense, book):
+    """What the answer's later tokens attend to is the answer's; the question's account stays as it was."""
     ids = dense.question_ids(QUESTION)
-    totals = []
+    accounts = []
     for tokens in (1, 2):
         account = AttentionAccount(len(book.ids))
-        state = dense.watched_state(account)
+        state, given = dense.watched_state(account), torch.tensor([ids])
         with torch.inference_mode():
-            given = torch.tensor([ids])
             for _ in range(tokens):
-                output = dense.loaded.model(given, past_key_values=state, use_cache=True, last_context_length=given.shape[1])
+                output = dense.loaded.model(
+                    given, past_key_values=state, use_cache=True, last_context_length=given.shape[1]
+                )
                 state, given = output.past_key_values, output.logits[:, -1:].argmax(-1)
-        totals.append((account.question, account.answer))
-    assert torch.equal(totals[0][0], totals[1][0])
-    more = totals[1][1] - totals[0][1]
-    assert float(more.min()) >= 0
-    assert 0 < float(more.sum()) <= 8 + 1e-3
+        accounts.append(account)
+    assert torch.equal(accounts[0].question.attention, accounts[1].question.attention)
+    assert not torch.equal(accounts[0].answer.attention, accounts[1].answer.attention)
+
+
+def test_tallies_add_up():
+    one, other, both = Tally(5), Tally(5), Tally(5)
+    for tally in (one, both):
+        tally.add(torch.tensor([[1, 3], [3, 4]]), torch.tensor([[0.5, 0.2], [0.4, 0.1]]))
+    for tally in (other, both):
+        tally.add(torch.tensor([3]), torch.tensor([0.6]))
+    assert_close(one.attention, torch.tensor([0, 0.25, 0, (0.04 + 0.16) / 2, 0.01]).float())
+    assert_close((one + other).attention, both.attention)
+    assert_close(both.attention[3], torch.tensor((0.04 + 0.16 + 0.36) / 3))
 
 
 def test_pieces_joined_are_the_answer(session):
@@ -244,15 +284,13 @@ def test_an_empty_question(session, question):
 
 def test_the_longest_question_and_one_longer(session):
     room = session.loaded.model.config.stride
-    framed = len(session.question_ids("x"))
-    fits, longer = "x" * (room - framed + 1), "x" * (room - framed + 2)
-    if len(session.question_ids(fits)) <= room:
-        assert session.ask(fits, sampling=PLAIN).ids
-    with pytest.raises(RequestError, match=f"the window has room for {room}; shorten it"):
-        session.ask("river " * 60)
-    with pytest.raises(RequestError, match="shorten it"):
-        session.find("river " * 60)
-    assert len(longer) > len(fits)
+    left = room - len(session.question_ids("Q"))
+    fits, longer = "Q" * (left + 1), "Q" * (left + 2)
+    assert len(session.question_ids(fits)) == room
+    assert len(session.ask(fits, sampling=PLAIN).ids) == 12
+    for ask in (session.ask, session.find):
+        with pytest.raises(RequestError, match=f"has {room + 1} tokens .* has room for {room}; shorten it"):
+            ask(longer)
 
 
 def test_without_memory_the_prompt_is_all_that_counts(session, book):
@@ -282,7 +320,7 @@ def test_a_conversation_is_all_turns_laid_out(session):
     *_, second = talk.stream("And why?")
     tokenizer, frame = session.loaded.tokenizer, session.frame
     between = tokenizer(frame.between_turns, add_special_tokens=False)["input_ids"]
-    asked = tokenizer("And why?" + "", add_special_tokens=False)["input_ids"]
+    asked = tokenizer("And why?", add_special_tokens=False)["input_ids"]
     after = tokenizer(frame.after_question, add_special_tokens=False)["input_ids"]
     # by hand: the first question, all but the last token of its answer one by one, then the rest
     state = session.state
@@ -351,11 +389,15 @@ def test_hiding_what_no_query_chose_loses_nothing(book, endless):
     answer = few.ask(QUESTION, sampling=PLAIN)
     account = AttentionAccount(len(book.ids))
     account.window_counts = False
+    state = few.watched_state(account)
     with torch.inference_mode():
-        ids = torch.tensor([few.question_ids(QUESTION) + list(answer.ids)])
-        few.loaded.model(ids, past_key_values=few.watched_state(account), use_cache=True, last_context_length=ids.shape[1])
+        for ids in (few.question_ids(QUESTION), *([token] for token in answer.ids)):
+            output = few.loaded.model(
+                torch.tensor([ids]), past_key_values=state, use_cache=True, last_context_length=len(ids)
+            )
+            state = output.past_key_values
     sinks, entries = book.manifest.reading.sinks, book.progress.entries
-    chosen = account.question[sinks : sinks + entries] > 0
+    chosen = (account.question + account.answer).attention[sinks : sinks + entries] > 0
     unseen, seen = (int(which.nonzero()[0, 0]) + sinks for which in (~chosen, chosen))
     drops = {}
     for place in (unseen, seen):

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from longfocus.memory.disk import DiskMemory
+from longfocus.memory.recent import RecentMemory
+from longfocus.memory.top_k import TopKMemory
 from longfocus.model.attend import attend, merge
 from longfocus.model.memory import ChainedMemory, DenseMemory, Memory
 
@@ -43,6 +46,11 @@ MEMORIES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Memory]] = {
     "dense, grown": grown,
     "chained": chained,
     "chained, nothing behind": lambda *entries: ChainedMemory(DenseMemory.of(*entries)),
+    "recent, all of it": lambda *entries: RecentMemory(DenseMemory.of(*entries), None),
+}
+ONE_ROW: dict[str, Callable[[Tensor, Tensor, Tensor | None], Memory]] = {
+    "on disk": lambda keys, values, keep: DiskMemory(keys, values),
+    "the best, all of them": lambda *entries: TopKMemory(DenseMemory.of(*entries), 10**6),
 }
 MODES = {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
@@ -188,9 +196,12 @@ def test_rows_can_be_chosen(make, rows, masked):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_one_row_serves_many(make, masked):
+@pytest.mark.parametrize("name", [*MEMORIES, *ONE_ROW])
+def test_one_row_serves_many(name, masked):
+    if masked and name == "on disk":
+        return  # it hides nothing
     entries = some_entries(1, 30, masked=masked)
-    memory = make(*entries)
+    memory = {**MEMORIES, **ONE_ROW}[name](*entries)
     query = some(5, HEADS, 3, DIM)
     for found, expected in zip(memory.attend(query, SCALE), plain(query, *entries), strict=True):
         assert_close(found.double(), expected, rtol=0, atol=2e-5)

@@ -55,9 +55,7 @@ def test_round_trip(tmp_path, dtype):
     with BookWriter.open(tmp_path / "b", manifest, TEXT, tokens) as writer:
         done = 0
         for number, count in enumerate(steps):
-            entries = {
-                layer: tuple(tensor[:, done : done + count] for tensor in pair) for layer, pair in grown.items()
-            }
+            entries = {layer: tuple(tensor[:, done : done + count] for tensor in pair) for layer, pair in grown.items()}
             done += count
             held = window_of(6, number)
             progress = writer.append(entries, held, done + 6, 1.5 * number)

@@ -4,9 +4,11 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,11 +25,15 @@ def path_of(book: Path, name: str) -> Path:
     return next(book.glob("window-*")) if name == "window" else book / name
 
 
+def taken_up(book: Path) -> None:
+    stored = StoredBook.open(book)
+    stored.state(stored.memories(), torch.float32)
+
+
 def refusal(book: Path) -> str:
     """The one line with which opening a Book, or taking up its state, is refused."""
     with pytest.raises(BookError) as refused:
-        stored = StoredBook.open(book)
-        stored.state(stored.memories(), __import__("torch").float32)
+        taken_up(book)
     assert len(str(refused.value).splitlines()) == 1
     return str(refused.value)
 
@@ -118,7 +124,18 @@ def test_verification_is_noted_once(book, tiny_model, monkeypatch):
 
 @pytest.mark.parametrize(
     "contents",
-    [b"", b"null", b"[]", b'"text"', b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b"1" * 5000, b"{}", b'{"format": 1}'],
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"1" * 5000,
+        b"{}",
+        b'{"format": 1}',
+    ],
 )
 @pytest.mark.parametrize("name", [MANIFEST, PROGRESS])
 def test_a_record_that_is_none(book, name, contents):
@@ -195,7 +212,12 @@ def test_a_record_that_makes_no_sense(book, case):
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from([2**63, -1, 0, 1, "../x"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([2**63, -1, 0, 1, "../x"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
@@ -225,10 +247,12 @@ def test_any_change_of_a_record_is_refused_or_harmless(tiny_book_folder, tiny_mo
         stored = StoredBook.open(book)
         session = Session(stored, tiny_model)
     except BookError as error:
-        assert len(str(error).splitlines()) == 1
+        refused = error
+    else:
+        for citation in session.find("the river"):
+            assert citation.text == stored.text[citation.start : citation.end]
         return
-    for citation in session.find("the river"):
-        assert citation.text == stored.text[citation.start : citation.end]
+    assert len(str(refused).splitlines()) == 1
 
 
 def test_opening_writes_to_nothing_outside(book, tiny_model, tmp_path):
@@ -263,9 +287,14 @@ def test_another_model_or_other_settings_are_named(book, tiny_model):
     config = tiny_model.model.config
     mine = Reading.by(tiny_model.name, tiny_model.fingerprint, config, stored.manifest.reading.look_back)
     stored.check_reader(mine)
-    from dataclasses import replace
-
-    changes = {"fingerprint": "f" * 64, "window": 128, "overlap": 3, "sinks": 9, "memory_layers": (1,), "dtype": "float32"}
+    changes = {
+        "fingerprint": "f" * 64,
+        "window": 128,
+        "overlap": 3,
+        "sinks": 9,
+        "memory_layers": (1,),
+        "dtype": "float32",
+    }
     for name, value in changes.items():
         with pytest.raises(BookError, match="another model" if name == "fingerprint" else f"with {name} "):
             stored.check_reader(replace(mine, **{name: value}))

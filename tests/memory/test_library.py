@@ -52,7 +52,12 @@ def test_a_book_is_found_by_folder_name_or_document(shelf, tiny_book_folder):
 def test_a_book_that_is_not_there_is_told_apart():
     Path("new.txt").touch()
     Path("folder").mkdir()
-    for name, word in (("new.txt", "not been read"), ("folder", "no Book"), ("nothing", "neither"), ("x" * 5000, "neither")):
+    for name, word in (
+        ("new.txt", "not been read"),
+        ("folder", "no Book"),
+        ("nothing", "neither"),
+        ("x" * 5000, "neither"),
+    ):
         with pytest.raises(BookError, match=word):
             find_book(name)
 

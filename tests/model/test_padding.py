@@ -89,15 +89,15 @@ PROMPTS = [[5, 9, 3], list(range(1, 31)), list(range(10, 27)), [7]]
         {"num_beams": 3},
         {"num_beams": 3, "num_return_sequences": 2},
         {"last_context_length": 3},
-        {"use_cache": False, "max_new_tokens": 20},
+        {"use_cache": False, "max_new_tokens": 12},
     ],
     ids=str,
 )
 @pytest.mark.parametrize(("overlap", "sinks"), [(0, 0), (5, 0), (5, 4)])
 def test_generate(tiny, how, overlap, sinks):
-    """Prompts of 1 to 30 tokens and 40 more each: every row overflows its window of 16 at places of its own."""
+    """Prompts of 1 to 30 tokens and 24 more each: every row overflows its window of 16 at places of its own."""
     model = tiny(window_overlap=overlap, sink_tokens=sinks)
-    how = {"do_sample": False, "max_new_tokens": 40, **how}
+    how = {"do_sample": False, "max_new_tokens": 24, **how}
     ids, mask = padded(PROMPTS)
     made = model.generate(ids, attention_mask=mask, **how)[:, ids.shape[1] :]
     count = how.get("num_return_sequences", 1)

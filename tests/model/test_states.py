@@ -49,8 +49,8 @@ def rows_of(state):
 def go_on(model, state, some_ids):
     """Everything that may be done with a state; the logits and tokens that it gives."""
     rows, seen = rows_of(state), state.seen
-    more, prompt = some_ids(rows, 40, seed=5), some_ids(rows, seen + 3, seed=6)
-    given = {"do_sample": False, "max_new_tokens": 25, "past_key_values": state}
+    more, prompt = some_ids(rows, 40, seed=5), some_ids(rows, seen + 6, seed=6)
+    given = {"do_sample": False, "max_new_tokens": 12, "past_key_values": state}
     step = model(more[:, :1], past_key_values=state)
     results = [
         step.logits,
@@ -74,13 +74,13 @@ def test_a_state_given_again_gives_the_same(tiny, some_ids, made, used, sort):
         state = states_of(model, some_ids)[sort]
     before = held(state)
     results = []
-    for mode in (used, used, made):
+    for mode in (used, made):
         with MODES[mode]():
             results.append(go_on(model, state, some_ids))
             unchanged(state, before)
-    for first, second, third in zip(*results, strict=True):
-        assert torch.equal(first, second)
-        assert_close(third, first, rtol=0, atol=1e-5)  # with gradients attention takes another way
+    for first, second in zip(*results, strict=True):
+        # with gradients attention takes another way
+        assert torch.equal(first, second) if used == made else torch.allclose(first, second, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -92,7 +92,7 @@ def test_every_earlier_state_stays_valid(tiny, some_ids, mode, sort):
         state = states_of(model, some_ids)[sort]
         rows = rows_of(state)
         chain = [(state, held(state), [])]
-        for step in range(40):
+        for step in range(20):
             output = model(some_ids(rows, 1, seed=step), past_key_values=state)
             chain[-1][2].append(output.logits)
             state = output.past_key_values
