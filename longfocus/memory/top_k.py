@@ -84,22 +84,24 @@ class TopKMemory(Memory):
 
     def _best(self, grouped: Tensor, keys: Tensor, keep: Tensor | None) -> Tensor:
         """The best entries [G, R, K] for queries [G, R, D]."""
-        scores = _scores(grouped.to(keys), keys[0])
+        groups, rows, _ = grouped.shape
+        scores = _scores(grouped.to(keys), keys[0])  # [N, G * R]
         if keep is not None:
-            scores = scores.masked_fill(~keep[0], float("-inf"))
-        groups, rows, held = scores.shape
+            scores = scores.masked_fill(~keep[0, :, None], float("-inf"))
+        held, columns = scores.shape
         k = min(self.k, held)
         if held < 4 * k * _BLOCK:
-            return scores.float().topk(k, dim=-1).indices
+            return scores.t().float().topk(k, dim=-1).indices.view(groups, rows, k)
         # the k best entries lie in the k blocks with the best entries
         whole = held // _BLOCK * _BLOCK
-        blocks = scores[..., :whole].unflatten(-1, (-1, _BLOCK))
-        best = blocks.amax(dim=-1).float().topk(k, dim=-1).indices
-        inside = torch.gather(blocks, 2, best[..., None].expand(-1, -1, -1, _BLOCK)).flatten(2)
-        places = (best[..., None] * _BLOCK + torch.arange(_BLOCK, device=best.device)).flatten(2)
-        tail = torch.arange(whole, held, device=best.device).expand(groups, rows, -1)
-        candidates = torch.cat((inside, scores[..., whole:]), dim=-1).float().topk(k, dim=-1).indices
-        return torch.gather(torch.cat((places, tail), dim=-1), 2, candidates)
+        blocks = scores[:whole].view(-1, _BLOCK, columns)
+        best = _block_maxima(blocks).t().float().topk(k, dim=-1).indices  # [G * R, K]
+        column = torch.arange(columns, device=best.device)[:, None]
+        inside = blocks.permute(2, 0, 1)[column, best].flatten(1)
+        places = (best[..., None] * _BLOCK + torch.arange(_BLOCK, device=best.device)).flatten(1)
+        tail = torch.arange(whole, held, device=best.device).expand(columns, -1)
+        candidates = torch.cat((inside, scores[whole:].t()), dim=-1).float().topk(k, dim=-1).indices
+        return torch.gather(torch.cat((places, tail), dim=-1), 1, candidates).view(groups, rows, k)
 
     def attended(self, query: Tensor, scale: float, lse: Tensor) -> None:
         """See `Memory.attended`."""
@@ -122,12 +124,19 @@ class TopKMemory(Memory):
 
 
 def _scores(grouped: Tensor, keys: Tensor) -> Tensor:
-    """Products [G, R, N] of queries [G, R, D] with keys [G, N, D], in the keys' dtype."""
+    """Products [N, G * R] of queries [G, R, D] with keys [G, N, D], in the keys' dtype."""
     groups, rows, dim = grouped.shape
     if groups == 1 or groups > _FEW_HEADS or not keys.transpose(0, 1).is_contiguous():
-        return torch.matmul(grouped, keys.transpose(1, 2))
+        return torch.matmul(keys, grouped.transpose(1, 2)).transpose(0, 1).reshape(-1, groups * rows)
     # on disk the heads of an entry lie together: as one product, with queries that are zero at other heads' places,
     # the keys are read in order and only once
     spread = torch.block_diag(*grouped.transpose(1, 2))  # [G * D, G * R]
-    flat = keys.transpose(0, 1).reshape(-1, groups * dim)
-    return torch.matmul(flat, spread).t().contiguous().view(groups, rows, -1)
+    return torch.matmul(keys.transpose(0, 1).reshape(-1, groups * dim), spread)
+
+
+def _block_maxima(blocks: Tensor) -> Tensor:
+    """Largest score [blocks, columns] of each block, [blocks, _BLOCK, columns]; halving keeps every step contiguous."""
+    while blocks.shape[1] > 1:
+        half = blocks.shape[1] // 2
+        blocks = torch.maximum(blocks[:, :half], blocks[:, half:])
+    return blocks[:, 0]
