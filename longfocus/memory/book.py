@@ -7,7 +7,6 @@ start. How it is written is in `writer`, how questions are asked is elsewhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -27,13 +26,12 @@ from longfocus.memory.layout import (
     parse_manifest,
     parse_progress,
     read_bytes,
-    window_file,
 )
 from longfocus.memory.sections import section_at
 from longfocus.memory.verify import check_files
+from longfocus.memory.window import load_whole
 from longfocus.memory.writer import reading_difference
-from longfocus.model.cache import LayerState, LongLlamaCache
-from longfocus.model.growing import GrowingTensor
+from longfocus.model.cache import LongLlamaCache
 from longfocus.model.memory import Memory
 
 _LARGEST = 4 * 2**30
@@ -120,59 +118,9 @@ class StoredBook:
 
     def state(self, memories: dict[int, Memory], dtype: torch.dtype) -> LongLlamaCache:
         """The model's state after reading, with these memories; `dtype` is the model's."""
-        layers, positions = load_window(self.folder, self.manifest, self.progress, memories, dtype)
-        return LongLlamaCache(layers, positions)
+        return load_whole(self.folder, self.manifest, self.progress, memories, dtype)
 
     def place(self, position: int) -> dict[str, str]:
         """Chapter and page of a character of the text, those that are known."""
         found = {kind: section_at(self.manifest.sections, kind, position) for kind in ("chapter", "page")}
         return {kind: label for kind, label in found.items() if label is not None}
-
-
-def load_window(
-    folder: Path, manifest: Manifest, progress: Progress, memories: dict[int, Memory], dtype: torch.dtype
-) -> tuple[list[LayerState], Tensor | None]:
-    """Each layer's state as reading left it, with these memories, and the positions in the window, [1, S].
-
-    Raises:
-        BookError: The window file is damaged.
-    """
-    layers = manifest.reading.layers
-    if not progress.step:
-        return [LayerState(memory=memories.get(layer)) for layer in range(layers)], None
-    name = window_file(progress.step)
-    contents = read_bytes(folder, name, _LARGEST)
-    if sha256(contents).hexdigest() != progress.window_sha256:
-        raise BookError(f"{folder / name} was changed after it was written; read the document again")
-    try:
-        held = load(contents)
-        keys, values, positions = (held[part] for part in ("keys", "values", "positions"))
-    except (SafetensorError, KeyError):
-        raise BookError(f"{folder / name} is damaged; read the document again") from None
-    reading = manifest.reading
-    held_tokens = progress.tokens - progress.entries if reading.memory_layers else positions.numel()
-    shape = (layers, reading.key_heads, held_tokens, reading.head_dim)
-    if positions.shape != (1, held_tokens) or positions.dtype != torch.long or not keys.shape == values.shape == shape:
-        raise BookError(f"{folder / name} does not fit the manifest; read the document again")
-    if not positions.shape[-1]:
-        return [LayerState(memory=memories.get(layer)) for layer in range(layers)], None
-    states = [
-        LayerState(
-            GrowingTensor.of(keys[layer : layer + 1].to(dtype), 2),
-            None,
-            GrowingTensor.of(values[layer : layer + 1].to(dtype), 2),
-            memories.get(layer),
-        )
-        for layer in range(layers)
-    ]
-    return states, positions
-
-
-def pack_window(state: LongLlamaCache, like: Tensor) -> dict[str, Tensor]:
-    """What is in the window of a state of one row, as `load_window` reads it; `like` [1, G, 0, D] where it is empty."""
-    if state.positions is None:
-        empty = like.new_empty((len(state.layers), like.shape[1], 0, like.shape[3]))
-        return {"keys": empty, "values": empty.clone(), "positions": torch.empty((1, 0), dtype=torch.long)}
-    keys = torch.cat([layer.keys.tensor for layer in state.layers if layer.keys is not None])
-    values = torch.cat([layer.values.tensor for layer in state.layers if layer.values is not None])
-    return {"keys": keys, "values": values, "positions": state.positions.clone()}

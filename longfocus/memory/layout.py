@@ -5,6 +5,7 @@
     tokens.safetensors    token ids and the characters each token stands for
     progress.json         how far reading has come, with checksums; replaced after each window
     window-N.safetensors  what was in the window then, to read on from
+    late-M.safetensors    while reading goes on: what layers above the last memory layer have yet to run over
     layer-III.keys        keys of one memory layer: entry after entry, [entries, key heads, head_dim]
     layer-III.values      values, likewise
     lock                  held while a process reads the document
@@ -20,6 +21,7 @@ import math
 import os
 import re
 import stat
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from longfocus.errors import BookError
 from longfocus.memory.sections import Section
 from longfocus.model.config import LongLlamaConfig
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, TEXT, TOKENS, PROGRESS, LOCK, VERIFIED = (
     "manifest.json",
     "text.txt",
@@ -39,6 +41,7 @@ MANIFEST, TEXT, TOKENS, PROGRESS, LOCK, VERIFIED = (
 )
 _NEW = ".new"
 _LAYER_FILE = re.compile(r"layer-\d{3,}\.(keys|values)")
+_LATE_FILE = re.compile(r"late-(0|[1-9]\d{0,15})\.safetensors", re.ASCII)
 _LARGEST_JSON = 64 * 2**20
 _ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -92,6 +95,11 @@ class Reading:
         )
 
     @property
+    def lower(self) -> int:
+        """How many layers run over all of a document; those above run over its last windows."""
+        return max(self.memory_layers) + 1 if self.memory_layers else self.layers
+
+    @property
     def entry_bytes(self) -> int:
         """Bytes of one entry's key (or value) in one layer."""
         return self.key_heads * self.head_dim * _ITEM_BYTES[self.dtype]
@@ -138,7 +146,8 @@ class Progress:
         entries: Entries in each memory layer's files. Of the tokens read, the first `sinks` and the last ones are in
             the window, those between them are the entries.
         checksums: CRC-32 of the first `entries` entries of each file, by file name.
-        window_sha256: Hash of the window file, empty where there is none.
+        state_files: CRC-32 of each file with the rest of the model's state, by file name: the window and, while
+            reading goes on, what is left for later.
         seconds: Time spent reading so far.
     """
 
@@ -146,8 +155,14 @@ class Progress:
     tokens: int
     entries: int
     checksums: dict[str, int]
-    window_sha256: str
+    state_files: dict[str, int]
     seconds: float
+
+    @property
+    def late(self) -> list[int]:
+        """At which tokens the windows begin that upper layers have yet to run over."""
+        found = (_LATE_FILE.fullmatch(name) for name in self.state_files)
+        return sorted(int(match[1]) for match in found if match)
 
 
 def layer_files(layer: int) -> tuple[str, str]:
@@ -158,6 +173,16 @@ def layer_files(layer: int) -> tuple[str, str]:
 def window_file(step: int) -> str:
     """Name of the file with the window after `step` windows."""
     return f"window-{step}.safetensors"
+
+
+def late_file(start: int) -> str:
+    """Name of the file with what upper layers have yet to run over of the window that begins at token `start`."""
+    return f"late-{start}.safetensors"
+
+
+def checksum(contents: bytes) -> int:
+    """CRC-32 of a file's contents."""
+    return zlib.crc32(contents)
 
 
 def read_bytes(folder: Path, name: str, limit: int) -> bytes:
@@ -284,6 +309,13 @@ def parse_progress(folder: Path, manifest: Manifest) -> Progress:
             raise ValueError(f"{progress.entries} entries of {progress.tokens} tokens")
         if (progress.step == 0) != (progress.tokens == 0):
             raise ValueError(f"{progress.tokens} tokens in {progress.step} steps")
+        if not isinstance(progress.state_files, dict):
+            raise ValueError("state_files is no object")
+        wanted = {window_file(progress.step)} if progress.step else set()
+        if progress.state_files.keys() != wanted | {late_file(start) for start in progress.late}:
+            raise ValueError("state_files names other files")
+        if any(start >= progress.tokens for start in progress.late):
+            raise ValueError(f"windows at {progress.late} of {progress.tokens} tokens")
     except (TypeError, ValueError, OverflowError) as error:
         raise BookError(f"{folder / PROGRESS} is damaged ({one_line(error)}); read the document again") from None
     return progress

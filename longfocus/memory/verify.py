@@ -21,10 +21,10 @@ from longfocus.memory.layout import (
     VERIFIED,
     Manifest,
     Progress,
+    checksum,
     layer_files,
     read_bytes,
     replace_file,
-    window_file,
 )
 
 _LARGEST_TEXT = 4 * 2**30
@@ -50,12 +50,11 @@ def check_files(folder: Path, manifest: Manifest, progress: Progress) -> None:
     for name, wanted in ((TEXT, manifest.text_sha256), (TOKENS, manifest.tokens_sha256)):
         if sha256(read_bytes(folder, name, _LARGEST_TEXT)).hexdigest() != wanted:
             raise BookError(f"{folder / name} was changed after it was written; read the document again")
-    if progress.step:
-        name = window_file(progress.step)
-        if sha256(read_bytes(folder, name, _LARGEST_TEXT)).hexdigest() != progress.window_sha256:
+    for name, sum_wanted in progress.state_files.items():
+        if checksum(read_bytes(folder, name, _LARGEST_TEXT)) != sum_wanted:
             raise BookError(f"{folder / name} was changed after it was written; read the document again")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sums = pool.map(lambda name: _checksum(folder / name, length), names)
+        sums = pool.map(lambda name: _sum_of_file(folder / name, length), names)
         for name, found in zip(names, sums, strict=True):
             if found != progress.checksums[name]:
                 raise BookError(f"{folder / name} is damaged: its checksum is wrong; read the document again")
@@ -80,7 +79,7 @@ def _noted(folder: Path) -> Any:
 
 
 def _all_facts(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, Any]:
-    names = [TEXT, TOKENS, PROGRESS, *([window_file(progress.step)] if progress.step else [])]
+    names = [TEXT, TOKENS, PROGRESS, *progress.state_files]
     names += [name for layer in manifest.reading.memory_layers for name in layer_files(layer)]
     return {name: _facts(folder, name) for name in names}
 
@@ -95,13 +94,13 @@ def _facts(folder: Path, name: str) -> dict[str, int]:
     return {"size": found.st_size, "changed": found.st_mtime_ns, "identity": found.st_ino}
 
 
-def _checksum(path: Path, length: int) -> int:
-    checksum = 0
+def _sum_of_file(path: Path, length: int) -> int:
+    found = 0
     with open(path, "rb") as file:
         while length > 0:
             block = file.read(min(_BLOCK, length))
             if not block:
                 break
-            checksum = zlib.crc32(block, checksum)
+            found = zlib.crc32(block, found)
             length -= len(block)
-    return checksum
+    return found

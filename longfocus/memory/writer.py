@@ -1,7 +1,7 @@
 """Writing a Book, window by window, so that it is valid whenever the process is stopped.
 
-Order within a step: entries are appended to the layers' files, then the window is written, then the progress record is
-replaced. What a record does not count is cut off when reading goes on.
+Order within a step: entries are appended to the layers' files, then the window and what is left for later are written,
+then the progress record is replaced. What a record does not count is cut off when reading goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,7 +29,9 @@ from longfocus.memory.layout import (
     TOKENS,
     Manifest,
     Progress,
+    checksum,
     is_begun,
+    late_file,
     layer_files,
     parse_manifest,
     parse_progress,
@@ -100,7 +101,7 @@ class BookWriter:
         cls, folder: Path, manifest: Manifest, text: str, tokens: Mapping[str, Tensor], lock: FileLock
     ) -> BookWriter:
         names = [name for layer in manifest.reading.memory_layers for name in layer_files(layer)]
-        progress = Progress(0, 0, 0, dict.fromkeys(names, 0), "", 0.0)
+        progress = Progress(0, 0, 0, dict.fromkeys(names, 0), {}, 0.0)
         replace_file(folder / TEXT, text.encode("utf-8", "surrogatepass"))
         replace_file(folder / TOKENS, save(dict(tokens)))
         replace_file(folder / PROGRESS, json.dumps(asdict(progress)).encode())
@@ -118,14 +119,16 @@ class BookWriter:
             raise BookError(f"{folder} is a Book {difference}; choose another folder with --out, or remove this one")
         progress = parse_progress(folder, found)
         check_files(folder, found, progress)
-        for left in set(folder.glob("window-*.safetensors")) - {folder / window_file(progress.step)}:
-            left.unlink()  # by a process that was stopped between two files of a step
+        for left in (*folder.glob("window-*.safetensors"), *folder.glob("late-*.safetensors")):
+            if left.name not in progress.state_files:
+                left.unlink()  # by a process that was stopped between two files of a step
         return cls(folder, found, lock, progress)
 
     def append(
         self,
         entries: Mapping[int, tuple[Tensor, Tensor]],
         window: Mapping[str, Tensor],
+        late: Mapping[int, Tensor],
         tokens: int,
         seconds: float,
     ) -> Progress:
@@ -134,6 +137,8 @@ class BookWriter:
         Args:
             entries: For each memory layer the keys and values that left the window, [G, N, D].
             window: What is in the window now, by name.
+            late: What upper layers have yet to run over, [1, T, hidden size], by the token at which it begins. What
+                was there before stays as it was.
             tokens: Tokens that went through the model so far.
             seconds: Time spent reading so far.
 
@@ -141,12 +146,17 @@ class BookWriter:
             BookError: The disk is full or fails; what was complete before stays valid.
         """
         try:
-            return self._append(entries, window, tokens, seconds)
+            return self._append(entries, window, late, tokens, seconds)
         except OSError as error:
             raise disk_error(self.folder, error) from None
 
     def _append(
-        self, entries: Mapping[int, tuple[Tensor, Tensor]], window: Mapping[str, Tensor], tokens: int, seconds: float
+        self,
+        entries: Mapping[int, tuple[Tensor, Tensor]],
+        window: Mapping[str, Tensor],
+        late: Mapping[int, Tensor],
+        tokens: int,
+        seconds: float,
     ) -> Progress:
         checksums = dict(self.progress.checksums)
         added = 0
@@ -161,14 +171,23 @@ class BookWriter:
         for file in self._files.values():
             file.flush()
         step = self.progress.step + 1
-        held = save({name: tensor.contiguous() for name, tensor in window.items()})
-        write_anew(self.folder / window_file(step), held)
-        progress = Progress(step, tokens, self.progress.entries + added, checksums, sha256(held).hexdigest(), seconds)
+        files = {window_file(step): self._write(window_file(step), window)}
+        for start, states in late.items():
+            name = late_file(start)
+            before = self.progress.state_files.get(name)
+            files[name] = self._write(name, {"states": states}) if before is None else before
+        progress = Progress(step, tokens, self.progress.entries + added, checksums, files, seconds)
         replace_file(self.folder / PROGRESS, json.dumps(asdict(progress)).encode())
-        if self.progress.step:
-            (self.folder / window_file(self.progress.step)).unlink(missing_ok=True)
+        for name in self.progress.state_files.keys() - files.keys():
+            (self.folder / name).unlink(missing_ok=True)
         self.progress = progress
         return progress
+
+    def _write(self, name: str, tensors: Mapping[str, Tensor]) -> int:
+        """Write a safetensors file; returns its checksum."""
+        contents = save({key: tensor.contiguous() for key, tensor in tensors.items()})
+        write_anew(self.folder / name, contents)
+        return checksum(contents)
 
     def _file(self, name: str) -> BinaryIO:
         """The file, cut to what is complete, ready to be appended to."""

@@ -21,6 +21,7 @@ from transformers.modeling_outputs import (
 from .cache import LayerState, LongLlamaCache
 from .config import LongLlamaConfig
 from .generation import LongLlamaGenerationMixin
+from .inputs import count_positions, token_mask
 from .layers import LongLlamaDecoderLayer, LongLlamaRMSNorm
 from .rope import RotaryEmbedding
 from .spill import make_room, open_window, spill_all, spill_between
@@ -127,8 +128,8 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         state = self._state(past_key_values, batch, attention_mask, length)
         if state.window and not use_cache:
             raise ValueError("a state with tokens in its window can only be continued with use_cache=True")
-        keep = _token_mask(attention_mask, batch, length, state.window)
-        positions = _positions(position_ids, keep, state, batch, length, inputs_embeds.device)
+        keep = token_mask(attention_mask, batch, length, state.window)
+        positions = count_positions(position_ids, keep, state, batch, length, inputs_embeds.device)
 
         last = self.config.last_context_length if last_context_length is None else last_context_length
         fresh, seen = state.live() == 0, state.seen  # rows with an empty window send each piece to memory
@@ -136,11 +137,11 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         between: list[list[tuple[Piece, Tensor]]] = []
         weights: tuple[Tensor, ...] | None = None
         for piece in cut(length, keep, last, self.config.stride):
-            states, state, levels, weights = self._run(
+            states, state, levels, weights = self.run_window(
                 piece.take(inputs_embeds),
-                piece.keep,
                 piece.take(positions),
                 state,
+                keep=piece.keep,
                 look=look and piece.final,
                 deep=deep,
                 checkpointed=checkpointed,
@@ -189,77 +190,62 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
                 raise ValueError(f"the memory in past_key_values has {layer.memory.rows} rows, the input has {batch}")
         return past
 
-    def _run(
+    def run_window(
         self,
         states: Tensor,
-        keep: Tensor | None,
         positions: Tensor,
         state: LongLlamaCache,
         *,
-        look: bool,
-        deep: bool,
-        checkpointed: bool,
+        layers: range | None = None,
+        keep: Tensor | None = None,
+        look: bool = False,
+        deep: bool = False,
+        checkpointed: bool = False,
     ) -> tuple[Tensor, LongLlamaCache, list[Tensor], tuple[Tensor, ...] | None]:
-        """Run one window [B, T, E]; first what no longer fits beside it leaves the window."""
+        """Run one window, or some layers' part of it; first what no longer fits beside it leaves the window.
+
+        Args:
+            states: What the first of the layers takes, [B, T, E].
+            positions: [B, T]; only differences within a window matter.
+            state: The state before the window. Layers that are not run keep theirs.
+            layers: Which layers to run; None for all of them and the norm behind them.
+            keep: Which columns are tokens rather than padding, [B, T] bool; None means all.
+            look: Whether to return attention weights.
+            deep: Whether to return the hidden states between layers.
+            checkpointed: Whether to compute layers anew for gradients.
+
+        Returns:
+            What the last of the layers gives [B, T, E]; the state after the window; the hidden states, if asked
+            for; the weights of each layer [B, H, T, S + N], if asked for.
+        """
         state = make_room(state, states.shape[1], keep, self.config)
         window = open_window(state, positions, keep, self.config.sink_tokens)
-        turned = self.rotary.depends_on_length or any(layer.rotated is None for layer in state.layers)
+        ran = range(len(self.layers)) if layers is None else layers
+        turned = self.rotary.depends_on_length or any(state.layers[index].rotated is None for index in ran)
         relative = window.relative if turned else window.relative[:, -states.shape[1] :]
         rotary = self.rotary(relative, states.dtype)
         levels: list[Tensor] = []
-        layers: list[LayerState] = []
+        after = list(state.layers)
         weights: list[Tensor] = []
-        for index, layer in enumerate(self.layers):
+        for index in ran:
             if deep:
                 levels.append(states)
             before = state.layers[index]
             if self.rotary.depends_on_length:
                 before = replace(before, rotated=None)
+            layer = self.layers[index]
             given = (states, rotary, self.rotary.attention_scaling, before, window.allowed, look)
             if checkpointed and index % self.config.gradient_checkpoint_every_ith == 0:
-                states, after, seen = self._gradient_checkpointing_func(layer, *given, use_reentrant=False)
+                states, after[index], seen = self._gradient_checkpointing_func(layer, *given, use_reentrant=False)
             else:
-                states, after, seen = layer(*given)
-            layers.append(after)
+                states, after[index], seen = layer(*given)
             if seen is not None:
                 weights.append(seen)
-        states = self.norm(states)
+        if layers is None:
+            states = self.norm(states)
         if deep:
             levels.append(states)
-        return states, LongLlamaCache(layers, window.positions, window.keep), levels, tuple(weights) if look else None
-
-
-def _token_mask(mask: Tensor | None, batch: int, length: int, window: int) -> Tensor | None:
-    """Which of the new columns are tokens, [B, L] bool; None where all are."""
-    if mask is None:
-        return None
-    if mask.dim() != 2 or mask.shape[0] != batch:
-        raise ValueError(f"attention_mask has the shape {tuple(mask.shape)}, expected ({batch}, columns)")
-    if mask.shape[1] < window + length:
-        raise ValueError(
-            f"attention_mask has {mask.shape[1]} columns, expected at least {window + length}: "
-            f"{window} in the window and {length} new"
-        )
-    tokens = mask[:, mask.shape[1] - length :].bool()
-    return None if bool(tokens.all()) else tokens
-
-
-def _positions(
-    given: Tensor | None, keep: Tensor | None, state: LongLlamaCache, batch: int, length: int, device: torch.device
-) -> Tensor:
-    """Positions [B, L]: as given, else counted on from the window, padding left out."""
-    if given is not None:
-        if given.shape not in ((batch, length), (1, length)):
-            raise ValueError(f"position_ids has the shape {tuple(given.shape)}, expected {(batch, length)}")
-        return given.to(device).long().expand(batch, -1)
-    if keep is None:
-        counted = torch.arange(length, device=device).expand(batch, -1)
-    else:
-        counted = (keep.long().cumsum(dim=1) - 1).clamp_min(0)
-    if state.positions is None:
-        return counted
-    held = state.positions if state.keep is None else state.positions.masked_fill(~state.keep, -1)
-    return counted + held.max(dim=1, keepdim=True).values + 1
+        return states, LongLlamaCache(after, window.positions, window.keep), levels, tuple(weights) if look else None
 
 
 class LongLlamaForCausalLM(LongLlamaPreTrainedModel, LongLlamaGenerationMixin):

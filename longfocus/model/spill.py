@@ -41,6 +41,11 @@ def spill_between(state: LongLlamaCache, config: LongLlamaConfig, rows: Tensor |
     return _spill_but(state, config.sink_tokens, config.window_overlap, config, rows)
 
 
+def spill_but_sinks(state: LongLlamaCache, config: LongLlamaConfig) -> LongLlamaCache:
+    """The state after all tokens but sinks have left the window."""
+    return _spill_but(state, config.sink_tokens, 0, config, True)
+
+
 def spill_all(state: LongLlamaCache, config: LongLlamaConfig) -> LongLlamaCache:
     """The state after all tokens have left the window."""
     return _spill_but(state, 0, 0, config, True)
@@ -94,9 +99,14 @@ def _spill_tokens(state: LongLlamaCache, leaving: Tensor, config: LongLlamaConfi
 def _remember(
     state: LongLlamaCache, first: int, stop: int, keep: Tensor | None, config: LongLlamaConfig
 ) -> LongLlamaCache:
-    """With columns `first` to `stop` (where `keep` says so) in the memory of memory layers as well."""
+    """With columns `first` to `stop` (where `keep` says so) in the memory of memory layers as well.
+
+    A layer that was not run has nothing in the window, and so nothing to remember.
+    """
     layers = [
-        layer.remembered(first, stop, keep, config.memory_dtype) if index in (config.mem_layers or ()) else layer
+        layer.remembered(first, stop, keep, config.memory_dtype)
+        if layer.keys is not None and index in (config.mem_layers or ())
+        else layer
         for index, layer in enumerate(state.layers)
     ]
     return LongLlamaCache(layers, state.positions, state.keep, state.seen)

@@ -15,15 +15,18 @@ from typing import Literal
 import torch
 from safetensors.torch import save
 
+from longfocus.errors import BookError
 from longfocus.loading.load import LoadedModel
-from longfocus.memory.book import load_window, pack_window
 from longfocus.memory.disk import map_entries
+from longfocus.memory.late import LateState, read_window, whole_state
 from longfocus.memory.layout import Manifest, Progress, Reading, layer_files
 from longfocus.memory.recent import RecentMemory
+from longfocus.memory.window import load_state, load_whole, pack_state, pack_whole
 from longfocus.memory.writer import BookWriter
 from longfocus.model.cache import LongLlamaCache
+from longfocus.model.config import LongLlamaConfig
 from longfocus.model.memory import Memory
-from longfocus.model.spill import spill_between
+from longfocus.model.modeling import LongLlamaModel
 from longfocus.reading.documents import Document
 from longfocus.reading.tokens import hash_of, tokenize
 
@@ -104,34 +107,35 @@ def read_steps(
 
 
 def _read_on(ids: torch.Tensor, loaded: LoadedModel, writer: BookWriter, begun: float) -> Iterator[Progress]:
-    model, config = loaded.model, loaded.model.config
-    reading = writer.manifest.reading
+    model: LongLlamaModel = loaded.model.model
+    config, reading = model.config, writer.manifest.reading
     before = writer.progress.seconds
-    state = _state(writer, model.dtype)
-    done = writer.progress.tokens
     nothing = torch.empty((1, reading.key_heads, 0, reading.head_dim), dtype=model.dtype)
-    while done < len(ids):
-        held = state.memory_length
+    state = _state(writer, config, model.dtype)
+    while state.tokens < len(ids):
+        held = state.lower.memory_length
         # inference mode must not reach over a yield into the caller's code
         with torch.inference_mode():
-            piece = ids[None, done : done + config.stride].to(model.device)
-            output = model.model(piece, past_key_values=state, use_cache=True, last_context_length=config.stride)
-            state = spill_between(output.past_key_values, config)
+            piece = ids[None, state.tokens : state.tokens + config.stride].to(model.device)
+            state = read_window(model, piece, state)
             entries = {}
             for layer in reading.memory_layers:
-                memory = state.layers[layer].memory
+                memory = state.lower.layers[layer].memory
                 assert memory is not None
                 keys, values, _ = memory.entries()
                 entries[layer] = (keys[0, :, held:], values[0, :, held:])
-            done += piece.shape[1]
-            window = pack_window(state, nothing)
+            if state.tokens < len(ids):
+                window = pack_state(state, reading.lower, nothing)
+                late = {waiting.start: waiting.states for waiting in state.waiting}
+            else:
+                window, late = pack_whole(whole_state(model, state), nothing), {}
             spent = before + time.perf_counter() - begun
-            progress = writer.append(entries, window, done, spent)
-            state = _forgetting(state)
+            progress = writer.append(entries, window, late, state.tokens, spent)
+            state = replace(state, lower=_forgetting(state.lower))
         yield progress
 
 
-def _state(writer: BookWriter, dtype: torch.dtype) -> LongLlamaCache:
+def _state(writer: BookWriter, config: LongLlamaConfig, dtype: torch.dtype) -> LateState:
     """The state to read on from, with as much memory as reading looks back at."""
     reading, progress = writer.manifest.reading, writer.progress
     kind = getattr(torch, reading.dtype)
@@ -144,8 +148,13 @@ def _state(writer: BookWriter, dtype: torch.dtype) -> LongLlamaCache:
         )
         first = progress.entries - seen
         memories[layer] = RecentMemory.of(keys[:, :, first:].clone(), values[:, :, first:].clone(), reading.look_back)
-    layers, positions = load_window(writer.folder, writer.manifest, progress, memories, dtype)
-    return LongLlamaCache(layers, positions)
+    if progress.tokens == writer.manifest.tokens:  # nothing is left to read, and nothing waits
+        whole = load_whole(writer.folder, writer.manifest, progress, memories, dtype)
+        return replace(LateState.start(config), tokens=progress.tokens, lower=whole)
+    state = load_state(writer.folder, writer.manifest, progress, memories, dtype)
+    if any(waiting.states.shape[-1] != config.hidden_size for waiting in state.waiting):
+        raise BookError(f"{writer.folder} does not fit the model; read the document again")
+    return state
 
 
 def _forgetting(state: LongLlamaCache) -> LongLlamaCache:

@@ -162,10 +162,10 @@ def test_training_free_memory_fits_the_model():
     assert fields["mem_layers"] == [2, 3]
     default = to_longllama({"model_type": "llama", "num_hidden_layers": 30, "max_position_embeddings": 8192})
     assert training_free(default)["mem_layers"] == [17, 18, 19, 20, 21, 22, 23]
-    assert (fields["window_length"], fields["window_overlap"]) == (1024, 512)
+    assert (fields["window_length"], fields["window_overlap"]) == (1024, 508)
     kept = fields["window_overlap"] + fields["sink_tokens"] + fields["last_context_length"]
     assert kept <= fields["window_length"]
-    assert training_free(made, 100)["window_overlap"] == 50
+    assert training_free(made, 100)["window_overlap"] == 46
     short = to_longllama({"model_type": "mistral", "sliding_window": 64})
     assert training_free(short)["window_length"] == 64
 

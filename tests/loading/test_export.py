@@ -59,7 +59,7 @@ def test_saved_with_code_it_runs_without_longfocus(checkpoint, tmp_path, capfd):
 
     again = load(tmp_path / "saved", dtype="float32", device="cpu")
     config = again.model.config
-    assert (config.mem_layers, config.window, config.window_overlap) == ([1, 2], 32, 16)
+    assert (config.mem_layers, config.window, config.window_overlap) == ([1, 2], 32, 12)
     with torch.no_grad():
         torch.testing.assert_close(again.model(torch.arange(3, 120)[None]).logits, expected)
 

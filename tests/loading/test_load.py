@@ -117,7 +117,7 @@ def test_a_window_gives_what_transformers_gives(checkpoint, capfd, name):
     assert capfd.readouterr() == ("", "")
     config = loaded.model.config
     window = 48 if "sliding" in name else 128
-    assert (config.window, config.window_overlap) == (window, window // 2)
+    assert (config.window, config.window_overlap) == (window, window // 2 - 4)
     assert config.mem_layers == [2]
     assert config.sink_tokens == 4
     tokens = torch.randint(3, config.vocab_size, (1, window), generator=torch.Generator().manual_seed(1))
@@ -167,7 +167,7 @@ def test_generation_settings_come_along(folder):
 def test_memory_by_request(llama):
     config = load(llama[0], mem_layers=(2, 1, 2), window=40, **CPU).model.config
     assert config.mem_layers == [1, 2]
-    assert (config.window, config.window_overlap, config.sink_tokens, config.last_context_length) == (40, 20, 4, 16)
+    assert (config.window, config.window_overlap, config.sink_tokens, config.last_context_length) == (40, 16, 4, 20)
     config = load(llama[0], window=40, window_overlap=0, last_context_length=7, **CPU).model.config
     assert (config.window, config.window_overlap, config.last_context_length) == (40, 0, 7)
     assert load(llama[0], mem_layers=[], **CPU).model.config.mem_layers == []

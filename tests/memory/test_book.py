@@ -58,7 +58,7 @@ def test_round_trip(tmp_path, dtype):
             entries = {layer: tuple(tensor[:, done : done + count] for tensor in pair) for layer, pair in grown.items()}
             done += count
             held = window_of(6, number)
-            progress = writer.append(entries, held, done + 6, 1.5 * number)
+            progress = writer.append(entries, held, {}, done + 6, 1.5 * number)
             assert (progress.step, progress.tokens, progress.entries) == (number + 1, done + 6, done)
         writer.finish()
     book = StoredBook.open(tmp_path / "b", complete=False)

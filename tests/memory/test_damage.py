@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from longfocus.asking.session import Session
 from longfocus.errors import BookError
 from longfocus.memory.book import StoredBook
-from longfocus.memory.layout import MANIFEST, PROGRESS, TEXT, TOKENS, VERIFIED, Reading, layer_files
+from longfocus.memory.layout import FORMAT, MANIFEST, PROGRESS, TEXT, TOKENS, VERIFIED, Reading, layer_files
 from longfocus.reading.reader import read_steps
 
 FILES = [MANIFEST, TEXT, TOKENS, PROGRESS, "window", *layer_files(1), *layer_files(2)]
@@ -118,7 +118,7 @@ def test_verification_is_noted_once(book, tiny_model, monkeypatch):
     from longfocus.memory import verify
 
     StoredBook.open(book)
-    monkeypatch.setattr(verify, "_checksum", lambda *_: pytest.fail("read through again"))
+    monkeypatch.setattr(verify, "_sum_of_file", lambda *_: pytest.fail("read through again"))
     as_same(book, tiny_model)
 
 
@@ -145,7 +145,7 @@ def test_a_record_that_is_none(book, name, contents):
 
 
 HOSTILE = {
-    "a later format": (MANIFEST, ("format",), 2),
+    "a later format": (MANIFEST, ("format",), FORMAT + 1),
     "a format that is a long text": (MANIFEST, ("format",), "1\n" * 9999),
     "no sizes": (MANIFEST, ("reading", "head_dim"), None),
     "negative": (MANIFEST, ("reading", "key_heads"), -2),
@@ -190,7 +190,12 @@ HOSTILE = {
     "checksums as a list": (PROGRESS, ("checksums",), [*layer_files(1), *layer_files(2)]),
     "checksums of another file": (PROGRESS, ("checksums", "../../x"), 1),
     "a checksum of text": (PROGRESS, ("checksums", layer_files(1)[0]), "x"),
-    "another window": (PROGRESS, ("window_sha256",), ["x"]),
+    "state files as a list": (PROGRESS, ("state_files",), ["x"]),
+    "no state files": (PROGRESS, ("state_files",), {}),
+    "a state file that leads out": (PROGRESS, ("state_files", "../../x"), 1),
+    "a state file of another number": (PROGRESS, ("state_files", "late-0٣.safetensors"), 1),
+    "something left for later where nothing is": (PROGRESS, ("state_files", "late-0.safetensors"), 1),
+    "something left for later beyond the end": (PROGRESS, ("state_files", f"late-{10**9}.safetensors"), 1),
     "time as text": (PROGRESS, ("seconds",), "long"),
     "no time at all": (PROGRESS, ("seconds",), math.nan),
 }

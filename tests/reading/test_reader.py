@@ -1,6 +1,7 @@
 """Reading a document into a Book: stopped anywhere, it goes on from there, and the Book is the same."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -8,16 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from longfocus.errors import BookError, DocumentError, RequestError
 from longfocus.memory import writer as writing
 from longfocus.memory.book import StoredBook
-from longfocus.memory.layout import layer_files
+from longfocus.memory.layout import PROGRESS, layer_files
 from longfocus.reading.documents import Document
 from longfocus.reading.reader import read_steps
 from longfocus.reading.tokens import tokenize
@@ -356,12 +359,43 @@ def test_a_damaged_book_is_not_read_on(short, tiny_model, tmp_path):
         read(short, tiny_model, tmp_path / "b")
 
 
+def test_what_is_left_for_later_is_checked(short, tiny_model, tmp_path):
+    """Damaged, missing, or of another model's size: one line, and the rest of the Book is left as it is."""
+    folder = tmp_path / "b"
+    read_some(short, tiny_model, folder, 4)
+    name = max(path.name for path in folder.glob("late-*"))
+    contents = (folder / name).read_bytes()
+    (folder / name).write_bytes(contents[:-1] + bytes([contents[-1] ^ 1]))
+    with pytest.raises(BookError, match=f"{name} was changed"):
+        read(short, tiny_model, folder)
+    (folder / name).unlink()
+    with pytest.raises(BookError, match=f"{name} is missing"):
+        read(short, tiny_model, folder)
+    for shape, refusal in (((1, 5, 64), "its manifest"), ((1, 32, 32), "the model"), ((32,), "its manifest")):
+        forged = save({"states": torch.zeros(shape)})
+        (folder / name).write_bytes(forged)
+        record = json.loads((folder / PROGRESS).read_text())
+        record["state_files"][name] = zlib.crc32(forged)
+        (folder / PROGRESS).write_text(json.dumps(record))
+        with pytest.raises(BookError, match=f"does not fit {refusal}"):
+            read(short, tiny_model, folder)
+    assert not list(folder.glob("*.new"))
+
+
+def test_nothing_is_left_for_later_at_the_end(short, tiny_model, tmp_path):
+    read_some(short, tiny_model, tmp_path / "b", 4)
+    assert list((tmp_path / "b").glob("late-*"))
+    read(short, tiny_model, tmp_path / "b")
+    assert not list((tmp_path / "b").glob("late-*"))
+
+
 def test_what_a_killed_process_left_behind_the_records_is_cut_off(short, tiny_model, tmp_path):
     read_some(short, tiny_model, tmp_path / "b", 4)
     for name in layer_files(1):
         with open(tmp_path / "b" / name, "ab") as file:
             file.write(b"half an entry")
     (tmp_path / "b" / "window-5.safetensors").write_bytes(b"half a window")
+    (tmp_path / "b" / "late-128.safetensors").write_bytes(b"half of what is left for later")
     read(short, tiny_model, tmp_path / "b")
     read(short, tiny_model, tmp_path / "whole")
     assert equal(tmp_path / "b", tmp_path / "whole")
