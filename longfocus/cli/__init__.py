@@ -13,7 +13,7 @@ The frame decides how a verb ends:
     reader gone       1, silently (`longfocus books | head -1`)
     anything else     1, with a plain traceback: a defect of ours
 
-The frame draws nothing itself and imports no part of the package but `errors`.
+The frame draws nothing itself and imports no part of the package but `errors` and `cli.text`.
 """
 
 import io
@@ -122,5 +122,7 @@ def _verb(name: str) -> Any:
 
 def _tell(message: str) -> None:
     """Write one line to stderr, whatever line breaks the message holds."""
+    from longfocus.cli.text import plain
+
     line = " ".join(part.strip() for part in message.splitlines())
-    typer.echo(f"longfocus: {line}", err=True)
+    typer.echo(f"longfocus: {plain(line)}", err=True)

@@ -12,6 +12,7 @@ def books(
 ) -> None:
     """List the books that have been read."""
     from longfocus.cli.drawing import say
+    from longfocus.cli.text import plain
     from longfocus.memory.library import books_dir, list_books
 
     shelf = list(list_books())
@@ -20,6 +21,7 @@ def books(
         return
     for book in shelf:
         read = "" if book.done == book.tokens else f", read to token {book.done:,}"
-        print(f"{book.name}: {book.title} ({book.tokens:,} tokens{read}, {book.bytes / 1e6:,.0f} MB, {book.model})")
+        facts = f"{book.tokens:,} tokens{read}, {book.bytes / 1e6:,.0f} MB, {book.model}"
+        print(plain(f"{book.name}: {book.title} ({facts})"))
     if not shelf:
         say(f"no books in {books_dir()}; `longfocus read` makes one")

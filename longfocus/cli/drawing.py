@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from longfocus.cli.text import plain
+
 if TYPE_CHECKING:
     from longfocus.asking.passages import Citation
     from longfocus.reading.reader import ReadProgress
@@ -19,7 +21,7 @@ status = Console(stderr=True, highlight=False)
 
 def say(line: str) -> None:
     """Tell the user something on stderr, as it stands."""
-    status.print(Text(line))
+    status.print(Text(plain(line)))
 
 
 def draw_reading(steps: "Iterable[ReadProgress]", title: str) -> "ReadProgress":
@@ -38,7 +40,7 @@ def draw_reading(steps: "Iterable[ReadProgress]", title: str) -> "ReadProgress":
         task = None
         for step in steps:
             if task is None:
-                task = bar.add_task(f"reading {title[:40]}", total=step.total, completed=step.tokens, speed=0.0)
+                task = bar.add_task(f"reading {plain(title)[:40]}", total=step.total, completed=step.tokens, speed=0.0)
                 if step.resumed:
                     say(f"going on at token {step.resumed:,}")
                 if step.left_out is not None:
@@ -55,8 +57,8 @@ def draw_citations(citations: "Iterable[Citation]") -> None:
     for number, citation in enumerate(citations, 1):
         place = [part for part in (citation.chapter, citation.page and f"page {citation.page}") if part]
         place.append(f"characters {citation.start:,} to {citation.end:,}")
-        print(f"  [{number}] {citation.score:.2f}  {', '.join(place)}")
-        print(f"      “{' '.join(citation.text.split())}”")
+        print(f"  [{number}] {citation.score:.2f}  {plain(', '.join(place))}")
+        print(f"      “{plain(' '.join(citation.text.split()))}”")
 
 
 def stream_text(pieces: Iterator[object]) -> object:
@@ -67,7 +69,7 @@ def stream_text(pieces: Iterator[object]) -> object:
         if isinstance(piece, str):
             shown = piece if begun else piece.lstrip()
             begun = begun or bool(shown)
-            sys.stdout.write(shown)
+            sys.stdout.write(plain(shown))
             sys.stdout.flush()
         else:
             last = piece

@@ -5,6 +5,8 @@ Shapes: B batch, H query heads, G key heads, T new tokens, S tokens in the windo
 memory, D head_dim, E hidden size.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,6 +105,8 @@ class LongLlamaAttention(nn.Module):
         else:
             memory_scale = 1.0
         state = self._turned(state, rotary, new).extended(key, rotated, value)
+        if state.memory is not None:
+            state = replace(state, memory=state.memory.beside(key, value))
         if look:
             output, weights = self._looked(query, state, allowed, memory_scale)
         else:

@@ -60,6 +60,13 @@ class Memory(ABC):
     def select(self, rows: Tensor) -> Memory:
         """The memory of a batch made of these rows (indices [B'], repeats allowed)."""
 
+    def beside(self, keys: Tensor, values: Tensor) -> Memory:
+        """The memory beside a window whose new tokens have these keys (un-rotated) and values, [B, G, T, D].
+
+        Only a memory that is made of the batch itself, as in cross-batch training, cares.
+        """
+        return self
+
     def attended(self, query: Tensor, scale: float, lse: Tensor) -> None:
         """Told after window and memory were joined, with the log-sum-exp [B, H, T] over both.
 
@@ -111,11 +118,57 @@ class DenseMemory(Memory):
         """See `Memory.entries`; views, nothing is copied."""
         return Entries(self._keys.tensor, self._values.tensor, None if self._keep is None else self._keep.tensor)
 
-    def select(self, rows: Tensor) -> DenseMemory:
-        """See `Memory.select`; the entries are copied."""
-        keys, values, keep = self.entries()
-        rows = rows.to(keys.device)
-        return DenseMemory.of(keys[rows], values[rows], None if keep is None else keep[rows])
+    def select(self, rows: Tensor) -> RowsMemory:
+        """See `Memory.select`; nothing is copied."""
+        return RowsMemory(self, rows)
+
+
+class RowsMemory(Memory):
+    """Rows of a memory in another order, some of them several times: what beam search makes of one at each step.
+
+    Args:
+        inner: The memory; it is not copied.
+        owners: Which of its rows each row here is, [B].
+    """
+
+    def __init__(self, inner: DenseMemory, owners: Tensor) -> None:
+        self.inner = inner
+        self.owners = owners.cpu()
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    @property
+    def rows(self) -> int:
+        """See `Memory.rows`."""
+        return len(self.owners)
+
+    def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> ChainedMemory:
+        """See `Memory.append`; the rows part from each other behind what they share."""
+        return ChainedMemory(self, dtype=self.inner.entries().keys.dtype).append(keys, values, keep)
+
+    def attend(self, query: Tensor, scale: float) -> Part:
+        """See `Memory.attend`; the queries of all rows that are one row of the memory read it together."""
+        keys, values, keep = self.inner.entries()
+        output = torch.empty_like(query)
+        lse = query.new_empty(query.shape[:3], dtype=torch.float32)
+        owners = self.owners.expand(query.shape[0])  # one row serves a batch of any size
+        for owner in owners.unique().tolist():
+            here = (owners == owner).nonzero()[:, 0].to(query.device)
+            row = slice(owner, owner + 1)
+            part = Entries(keys[row], values[row], None if keep is None else keep[row])
+            output[here], lse[here] = attend_in_blocks(query[here], part, scale)
+        return output, lse
+
+    def entries(self) -> Entries:
+        """See `Memory.entries`; copied into the order of the rows."""
+        keys, values, keep = self.inner.entries()
+        rows = self.owners.to(keys.device)
+        return Entries(keys[rows], values[rows], None if keep is None else keep[rows])
+
+    def select(self, rows: Tensor) -> RowsMemory:
+        """See `Memory.select`; nothing is copied."""
+        return RowsMemory(self.inner, self.owners[rows.cpu()])
 
 
 class ChainedMemory(Memory):

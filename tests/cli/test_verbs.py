@@ -311,3 +311,20 @@ def test_demo(default_model_path):
     assert done.returncode == 0, done.stderr
     assert "Fortunato" in done.stdout
     assert done.stdout.count("  [1] ") == 2
+
+
+def test_what_a_file_holds_cannot_steer_the_terminal(run, book, tiny_folder, home):
+    """Escape sequences in a title, in the book's own words and in a message come out harmless."""
+    manifest = book / "manifest.json"
+    record = json.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(json.dumps(record | {"title": "A\x1b[2J\x9b31m\u202eB\ttab"}), encoding="utf-8")
+    steered = home / "steered.txt"
+    steered.write_text("The river \x1b]0;owned\x07 ran \u2066on\u2069 quietly. " * 40, encoding="utf-8")
+    options = ("--model", tiny_folder)
+    assert run("read", steered, *options, "--window", 64)[0] == 0
+    outputs = [run("books"), run("find", "steered", "the river", *options), run("ask", "no\x1b[2Jsuch", "Who?")]
+    assert outputs[0][1].count("A�[2J�31m�B\ttab") == 1
+    assert "The river �]0;owned� ran �on� quietly." in outputs[1][1]
+    assert r"no\x1b[2Jsuch" in outputs[2][2]
+    for _, out, err in outputs:
+        assert not {"\x1b", "\x07", "\x9b", "\u202e", "\u2066"} & {*out, *err}

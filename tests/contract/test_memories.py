@@ -41,9 +41,18 @@ def grown(keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
     return memory
 
 
+def reordered(keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
+    """Rows of a dense memory that holds them backwards, with one more between."""
+    rows = torch.tensor([*range(keys.shape[0] - 1, -1, -1), 0])
+    held = [None if tensor is None else tensor[rows] for tensor in (keys, values, keep)]
+    assert held[0] is not None and held[1] is not None
+    return DenseMemory.of(held[0], held[1], held[2]).select(rows[:-1])
+
+
 MEMORIES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Memory]] = {
     "dense": DenseMemory.of,
     "dense, grown": grown,
+    "rows of another": reordered,
     "chained": chained,
     "chained, nothing behind": lambda *entries: ChainedMemory(DenseMemory.of(*entries)),
     "recent, all of it": lambda *entries: RecentMemory(DenseMemory.of(*entries), None),

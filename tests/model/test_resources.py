@@ -112,6 +112,18 @@ def test_the_first_overflow_moves_a_dense_memory_once(tiny, some_ids):
     assert costs[0] < 2 * LAYER_BYTES * 1.1  # two layers
 
 
+def test_rows_change_places_without_copies_of_their_memory(tiny, some_ids):
+    """As beam search has them do at every token."""
+    model = tiny()
+    memories = {layer: memory_of(torch.float32, rows=2).select(torch.tensor([0, 0, 1, 1])) for layer in (0, 2)}
+    state = LongLlamaCache.of_memories(memories, 3)
+    with torch.no_grad():
+        for order in ([1, 0, 2, 2], [0, 0, 3, 3], [1, 1, 3, 2]):
+            with Made() as made:
+                state = model(some_ids(4, 1), past_key_values=state.for_rows(torch.tensor(order))).past_key_values
+            assert made.largest[0] <= 4000
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("rows", [1, 2])
 def test_no_mask_of_window_by_memory(tiny, some_ids, masked, rows):

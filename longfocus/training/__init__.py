@@ -1,0 +1,1 @@
+"""Teaching models to use memory."""
