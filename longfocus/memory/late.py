@@ -31,7 +31,7 @@ class Waiting(NamedTuple):
 
     Attributes:
         start: How many tokens were read before.
-        states: [1, T, E].
+        states: [B, T, E].
     """
 
     start: int
@@ -40,7 +40,7 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True)
 class LateState:
-    """The state of a model in the middle of a document, one row.
+    """The state of a model in the middle of a document, or of a batch of documents of one length.
 
     Attributes:
         tokens: Tokens read so far.
@@ -67,13 +67,15 @@ def lower_layers(config: LongLlamaConfig) -> range:
     return range(max(config.mem_layers) + 1 if config.mem_layers else config.num_hidden_layers)
 
 
-def read_window(model: LongLlamaModel, ids: Tensor, state: LateState) -> LateState:
+def read_window(model: LongLlamaModel, ids: Tensor, state: LateState, matter: int | None = None) -> LateState:
     """Read one more window.
 
     Args:
         model: The model.
-        ids: The window's tokens, [1, T], no more than `stride` of them; fewer in the last window only.
+        ids: The window's tokens, [B, T], no more than `stride` of them; fewer in the last window only.
         state: The state before; it stays valid.
+        matter: Over how many of the last tokens the upper layers are to run at the end; None for as many as it takes
+            to make no difference.
     """
     config = model.config
     lower = lower_layers(config)
@@ -82,7 +84,8 @@ def read_window(model: LongLlamaModel, ids: Tensor, state: LateState) -> LateSta
     waiting = state.waiting
     if len(lower) < config.num_hidden_layers:
         waiting = (*waiting, Waiting(state.tokens, states))
-    return _dropped(model, LateState(state.tokens + ids.shape[1], spill_between(after, config), state.upper, waiting))
+    done = LateState(state.tokens + ids.shape[1], spill_between(after, config), state.upper, waiting)
+    return _dropped(model, done, tokens_that_matter(config) if matter is None else matter)
 
 
 def whole_state(model: LongLlamaModel, state: LateState) -> LongLlamaCache:
@@ -101,10 +104,10 @@ def tokens_that_matter(config: LongLlamaConfig) -> int:
     return config.window_overlap + (levels - 1) * (config.stride + config.window_overlap)
 
 
-def _dropped(model: LongLlamaModel, state: LateState) -> LateState:
-    """Without the windows that do not matter any more."""
-    needed, upper, waiting = tokens_that_matter(model.config), state.upper, state.waiting
-    while len(waiting) > 1 and state.tokens - waiting[1].start >= needed:
+def _dropped(model: LongLlamaModel, state: LateState, matter: int) -> LateState:
+    """Without the windows before the last `matter` tokens."""
+    upper, waiting = state.upper, state.waiting
+    while len(waiting) > 1 and state.tokens - waiting[1].start >= matter:
         if upper.window < model.config.sink_tokens:
             upper = spill_but_sinks(_run_upper(model, waiting[0], upper), model.config)
         waiting = waiting[1:]
@@ -117,4 +120,5 @@ def _run_upper(model: LongLlamaModel, window: Waiting, upper: LongLlamaCache) ->
 
 
 def _positions(start: int, states: Tensor) -> Tensor:
-    return torch.arange(start, start + states.shape[1], device=states.device)[None]
+    places = torch.arange(start, start + states.shape[1], device=states.device)
+    return places.expand(states.shape[0], -1)

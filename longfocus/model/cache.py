@@ -68,6 +68,16 @@ class LayerState:
         kept = [GrowingTensor.of(held.tensor.index_select(2, columns), 2) for held in (self.keys, self.values)]
         return LayerState(kept[0], None, kept[1], self.memory)
 
+    def without_columns(self, first: int, stop: int) -> LayerState:
+        """Without columns `first` to `stop` in the window; keys must be rotated anew."""
+        if self.keys is None or self.values is None or stop - first == self.window:
+            return LayerState(memory=self.memory)
+        kept = [
+            GrowingTensor.of(torch.cat((held.tensor[:, :, :first], held.tensor[:, :, stop:]), dim=2), 2)
+            for held in (self.keys, self.values)
+        ]
+        return LayerState(kept[0], None, kept[1], self.memory)
+
     def selected(self, rows: Tensor) -> LayerState:
         """For a batch made of these rows."""
 

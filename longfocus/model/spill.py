@@ -78,8 +78,13 @@ def _spill_columns(state: LongLlamaCache, first: int, last: int, config: LongLla
     stop = state.window - last
     if stop <= first:
         return state
-    every = torch.arange(state.window, device=state.positions.device)
-    return _with_columns(_remember(state, first, stop, None, config), torch.cat((every[:first], every[stop:])), None)
+    state = _remember(state, first, stop, None, config)
+    layers = [layer.without_columns(first, stop) for layer in state.layers]
+    if not first + last:
+        return LongLlamaCache(layers, None, None, state.seen)
+    assert state.positions is not None
+    positions = torch.cat((state.positions[:, :first], state.positions[:, stop:]), dim=1)
+    return LongLlamaCache(layers, positions, None, state.seen)
 
 
 def _spill_tokens(state: LongLlamaCache, leaving: Tensor, config: LongLlamaConfig) -> LongLlamaCache:

@@ -85,6 +85,17 @@ def test_the_state_is_that_of_running_everything(shape, tokens):
 
 
 @torch.inference_mode()
+def test_a_batch_is_its_rows():
+    model = model_of(6, [2, 3], 32, 12, 4)
+    ids = torch.randint(0, 50, (3, 150), generator=torch.Generator().manual_seed(5))
+    batch = whole_state(model, read_late(model, ids))
+    for row in range(3):
+        alone = whole_state(model, read_late(model, ids[row : row + 1]))
+        for mine, theirs in zip(batch.layers, alone.layers, strict=True):
+            torch.testing.assert_close(mine.keys.tensor[row : row + 1], theirs.keys.tensor)
+
+
+@torch.inference_mode()
 def test_one_window_less_is_not_enough():
     """That the number of windows that wait is needed, not merely enough, shows that the test above can fail."""
     model = model_of(7, [1], 24, 8, 2)
