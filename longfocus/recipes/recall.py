@@ -1,0 +1,94 @@
+"""Teach a checkpoint to answer from memory what it read, by exercises made up from a few books."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from longfocus.loading.load import load
+from longfocus.training.book_questions import load_book_questions
+from longfocus.training.engine import Run
+from longfocus.training.exercise_data import ExerciseBatches, Stage
+from longfocus.training.lessons import RecallLesson, with_lora
+
+_KINDS = {
+    "records": 3.0,
+    "facts": 2.0,
+    "pass_key": 1.0,
+    "quotations": 1.5,
+    "topics": 1.0,
+    "hops": 0.5,
+    "continuation": 1.5,
+}
+
+
+def recall(
+    *,
+    out: Path = Path("recall"),
+    data: Path = Path("data"),
+    model: str = "",
+    memory_layers: tuple[int, ...] = (10, 14, 18, 22),
+    first_layer: int = 8,
+    rank: int = 32,
+    rate: float = 1e-3,
+    short: int = 150,
+    middle: int = 250,
+    long: int = 100,
+    bank: int = 16_384,
+    seed: int = 1,
+    save_every: int = 25,
+) -> Run:
+    """Stages of growing length; in the last ones entries of earlier documents are seen as well.
+
+    Args:
+        out: Where checkpoints and, at the end, the adapter go.
+        data: Folder with `books/index.json` and `narrativeqa/qa_valid_test.jsonl.gz`; its books of the split "valid"
+            give the prose.
+        model: Checkpoint; empty for the default model.
+        memory_layers: Layers that get a memory.
+        first_layer: The first layer that learns.
+        rank: Of the LoRA adapter on the projections of attention.
+        rate: Highest learning rate; rises over 10 steps, then falls as a cosine.
+        short: Batches of 4 documents of 1,024 to 2,048 tokens.
+        middle: Batches of 4 documents of 2,048 to 4,096 tokens.
+        long: Batches of 2 documents of 8,192 tokens.
+        bank: Entries of earlier documents that are seen as well.
+        seed: Of the exercises and of the adapter's first weights.
+        save_every: Steps between checkpoints.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    loaded = load(model or None, mem_layers=memory_layers)
+    loaded.model.requires_grad_(False)
+    student = with_lora(loaded.model, rank, ["q_proj", "k_proj", "v_proj", "o_proj"], first_layer)
+    books = load_book_questions(data / "narrativeqa" / "qa_valid_test.jsonl.gz", data / "books" / "index.json")
+    stages = (
+        Stage(short, 4, (1024, 2048, 2048), _KINDS),
+        Stage(middle, 4, (2048, 4096), _KINDS),
+        Stage(long, 2, (8192,), _KINDS),
+    )
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        max_steps=short + middle + long,
+        per_device_train_batch_size=1,
+        learning_rate=rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=10,
+        weight_decay=0.0,
+        adam_beta2=0.95,
+        max_grad_norm=1.0,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=1,
+        save_steps=save_every,
+        save_total_limit=2,
+        seed=seed,
+        report_to=[],
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        disable_tqdm=True,
+    )
+    data_set = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed)
+    return Run(RecallLesson(student, bank), data_set, arguments)

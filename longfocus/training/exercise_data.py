@@ -1,0 +1,94 @@
+"""Batches of exercises by number: stages of growing difficulty, each batch drawn from its own number alone.
+
+That a batch depends on nothing but the seed and its number is what lets a run go on exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from longfocus.errors import RequestError
+from longfocus.training.exercises import EXERCISES, Writer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """So many batches alike.
+
+    Attributes:
+        batches: How many.
+        rows: Documents in a batch.
+        tokens: Tokens of a document, one of these lengths for each batch.
+        kinds: Kinds of exercise with weights.
+        room: Most tokens of questions and answers.
+    """
+
+    batches: int
+    rows: int
+    tokens: tuple[int, ...]
+    kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys([*EXERCISES, "continuation"], 1.0))
+    room: int = 448
+
+
+class ExerciseBatches(Dataset[dict[str, Tensor]]):
+    """What `recall` takes: "documents" [B, N], "asked" [B, T] and "labels" [B, T].
+
+    Args:
+        tokenizer: The model's.
+        texts: Books to take prose and words from.
+        stages: In order.
+        seed: What makes them repeatable.
+
+    Raises:
+        RequestError: A kind of exercise that there is not.
+    """
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str], stages: Sequence[Stage], seed: int) -> None:
+        known = {*EXERCISES, "continuation"}
+        for stage in stages:
+            if unknown := set(stage.kinds) - known:
+                raise RequestError(f"no exercises {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+        self._stages = stages
+        self._seed = seed
+        self._writer = Writer(tokenizer, texts, seed)
+
+    def __len__(self) -> int:
+        return sum(stage.batches for stage in self._stages)
+
+    def stage(self, number: int) -> Stage:
+        """In which stage a batch is.
+
+        Raises:
+            IndexError: There are fewer batches.
+        """
+        for stage in self._stages:
+            if number < stage.batches:
+                return stage
+            number -= stage.batches
+        raise IndexError(number)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        stage = self.stage(number)
+        writer = self._writer
+        writer.chance = random.Random(f"{self._seed} {number}")
+        writer.forget_keys()
+        tokens = writer.chance.choice(stage.tokens)
+        kinds = writer.chance.choices(list(stage.kinds), list(stage.kinds.values()), k=stage.rows)
+        exercises = [writer.write(kind, tokens, stage.room) for kind in kinds]
+        longest = max(len(exercise.asked) for exercise in exercises)
+        return {
+            "documents": torch.tensor([exercise.document for exercise in exercises]),
+            "asked": torch.tensor([_padded(exercise.asked, longest, 0) for exercise in exercises]),
+            "labels": torch.tensor([_padded(exercise.labels, longest, -100) for exercise in exercises]),
+        }
+
+
+def _padded(ids: list[int], length: int, padding: int) -> list[int]:
+    return ids + [padding] * (length - len(ids))
