@@ -23,7 +23,7 @@ LAYERS = [  # a part may import itself and the parts of the layers above it in t
     {"model"},
     {"memory", "loading"},
     {"reading", "asking", "training"},
-    {"books"},
+    {"books", "recipes"},
     {"evaluation", "serving"},
     {"cli"},
     {"__main__"},

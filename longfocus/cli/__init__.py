@@ -2,7 +2,8 @@
 
 To add a verb, add a line to VERBS and a file `longfocus/cli/NAME.py` with a function NAME. Its parameters are the
 options (typer reads their types and `Annotated[..., typer.Option(help=...)]`), its docstring is the help, and what it
-needs beyond typer it imports in its body, so that `longfocus NAME --help` answers at once.
+needs beyond typer it imports in its body, so that `longfocus NAME --help` answers at once. A verb with verbs of its own
+has a function `command` besides, which makes the whole command.
 
 The frame decides how a verb ends:
 
@@ -34,6 +35,7 @@ VERBS = {
     "find": "Find the passages of a book that speak of something.",
     "chat": "Talk with a book, one question after another.",
     "books": "List the books that have been read.",
+    "train": "Teach a model to use memory, by a recipe.",
     "models": "List the models that can read, and where they are.",
     "demo": "Read a short book and ask it a question, to see it work.",
 }
@@ -113,8 +115,11 @@ def _listed() -> None:
 
 
 def _verb(name: str) -> Any:
-    """Return the command made of the function NAME in `longfocus/cli/NAME.py`."""
-    function = getattr(import_module(f"{__name__}.{name}"), name)
+    """Return the command made of the function NAME in `longfocus/cli/NAME.py`, or the one that its `command` makes."""
+    module = import_module(f"{__name__}.{name}")
+    if hasattr(module, "command"):
+        return module.command()
+    function = getattr(module, name)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(name)(function)
     return get_command(app)

@@ -28,7 +28,7 @@ def recall(
     out: Path = Path("recall"),
     data: Path = Path("data"),
     model: str = "",
-    memory_layers: tuple[int, ...] = (10, 14, 18, 22),
+    memory_layers: str = "10,14,18,22",
     first_layer: int = 8,
     rank: int = 32,
     rate: float = 1e-3,
@@ -46,7 +46,7 @@ def recall(
         data: Folder with `books/index.json` and `narrativeqa/qa_valid_test.jsonl.gz`; its books of the split "valid"
             give the prose.
         model: Checkpoint; empty for the default model.
-        memory_layers: Layers that get a memory.
+        memory_layers: Layers that get a memory, with commas between them.
         first_layer: The first layer that learns.
         rank: Of the LoRA adapter on the projections of attention.
         rate: Highest learning rate; rises over 10 steps, then falls as a cosine.
@@ -59,15 +59,17 @@ def recall(
     """
     import torch
 
+    layers = [int(layer) for layer in memory_layers.split(",")]
     torch.manual_seed(seed)
-    loaded = load(model or None, mem_layers=memory_layers)
+    loaded = load(model or None, mem_layers=layers)
     loaded.model.requires_grad_(False)
     student = with_lora(loaded.model, rank, ["q_proj", "k_proj", "v_proj", "o_proj"], first_layer)
     books = load_book_questions(data / "narrativeqa" / "qa_valid_test.jsonl.gz", data / "books" / "index.json")
+    room = min(448, loaded.model.config.stride)
     stages = (
-        Stage(short, 4, (1024, 2048, 2048), _KINDS),
-        Stage(middle, 4, (2048, 4096), _KINDS),
-        Stage(long, 2, (8192,), _KINDS),
+        Stage(short, 4, (1024, 2048, 2048), _KINDS, room),
+        Stage(middle, 4, (2048, 4096), _KINDS, room),
+        Stage(long, 2, (8192,), _KINDS, room),
     )
     arguments = TrainingArguments(
         output_dir=str(out),

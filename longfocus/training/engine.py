@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from longfocus.training.lessons import Lesson
 
 Batch = dict[str, Tensor]
+_COMPLETE = "complete"
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class LessonTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save(folder)
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero():  # last: a process may be stopped between two files, or within one
+            (Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}" / _COMPLETE).touch()
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.model.restore(Path(resume_from_checkpoint))
 
@@ -83,13 +88,19 @@ def train(run: Run, report: Callable[[str], None] | None = None) -> LessonTraine
         data_collator=_only,
         callbacks=list(run.callbacks),
     )
-    folder = str(run.arguments.output_dir)
-    last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    folder = Path(str(run.arguments.output_dir))
+    last = last_checkpoint(folder)
     if report is not None:
         report(f"going on from {last}" if last else f"training in {folder}")
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     trainer.save_model()
     return trainer
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end, or None."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _only(batches: list[Batch]) -> Batch:

@@ -200,8 +200,11 @@ def facts(writer: Writer, tokens: int) -> tuple[list[int], list[Question]]:
     found: list[tuple[str, str, str]] = []
     while len(ids) < tokens:
         fact = chance.choice(_FACTS)(writer)
-        added = writer.encode(f"{writer.prose(chance.randint(200, 1200))}\n\n{fact[0]}\n\n")
-        if len(ids) + len(added) <= tokens or not found:
+        page = writer.prose(chance.randint(200, 1200))
+        added = writer.encode(f"{page}\n\n{fact[0]}\n\n")
+        if not found and len(added) > tokens:
+            added = writer.encode(f"{fact[0]}\n\n{page}\n\n")
+        if not found or len(ids) + len(added) <= tokens:
             found.append(fact)
         ids += added
     asked = chance.sample(found, min(24, len(found)))

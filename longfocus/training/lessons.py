@@ -77,7 +77,9 @@ class RecallLesson(Lesson):
         self._bank: Bank = {}
 
     def forward(self, documents: Tensor, asked: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Mean loss over the answers' tokens; the arguments are those of `recall`.
+        """Mean over the rows of the mean loss of a row's answers; the arguments are those of `recall`.
+
+        A row of many answers, or of a whole page to be continued, weighs no more than one with a single number.
 
         Returns:
             "loss", and without gradient "accuracy": the share of the answers' tokens that were the likeliest.
@@ -86,7 +88,9 @@ class RecallLesson(Lesson):
         found = recall(model, documents, asked, labels, self._bank or None)
         if self.bank_entries and self.training:
             self._bank = banked(found.state, self._bank or None, self.bank_entries)
-        return {"loss": found.losses.mean(), "accuracy": found.hits.float().mean()}
+        counts = torch.bincount(found.rows, minlength=len(documents)).clamp_min(1)
+        loss = (found.losses / counts[found.rows]).sum() / len(documents)
+        return {"loss": loss, "accuracy": found.hits.float().mean()}
 
     def carried(self) -> dict[str, Tensor]:
         """See `Lesson.carried`: the bank."""

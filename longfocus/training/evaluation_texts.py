@@ -1,0 +1,113 @@
+"""The texts of evaluation sets, from files in the forms in which the sets are published, for `check_contamination`.
+
+Each function takes the paths of a set's files, gzipped or not. Only texts of the set itself count: what its prompts
+have in common is left out where the files allow.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from longfocus.errors import DocumentError
+from longfocus.training.contamination import EvaluationTexts
+from longfocus.training.records import load_records, read_text, text_field
+
+_QUESTION = 5
+"""Fewest words of a question that is told by them: what `check_contamination` says of chance."""
+
+
+def narrativeqa(questions: Path, summaries: Path, split: str = "test") -> list[EvaluationTexts]:
+    """Questions, answers and summaries of NarrativeQA (Kocisky et al., 2018), as a set of each.
+
+    Args:
+        questions: Records with document_id, set, question and a list of answers.
+        summaries: Records with document_id and summary_tokenized.
+        split: Which `set` counts.
+
+    Raises:
+        DocumentError: A file cannot be read or has other fields, or nothing of that split.
+    """
+    asked = _of_split(questions, "set", split)
+    ids = frozenset(text_field(record, "document_id") for record in asked)
+    answers = [answer for record in asked for answer in _value(record, "answers", list, questions)]
+    told = [record for record in load_records(summaries) if text_field(record, "document_id") in ids]
+    name = f"NarrativeQA {split}"
+    return [
+        EvaluationTexts(f"{name} questions", [text_field(record, "question") for record in asked], ids, _QUESTION),
+        EvaluationTexts(f"{name} answers", answers),
+        EvaluationTexts(f"{name} summaries", [text_field(record, "summary_tokenized") for record in told]),
+    ]
+
+
+def narrativeqa_books(index: Path, split: str = "test") -> EvaluationTexts:
+    """The books that NarrativeQA's questions are about.
+
+    Args:
+        index: Records of the books with file (its path from the folder above the index's), body_start and body_end
+            (characters of the story in the file), title, narrativeqa_set and narrativeqa_document_id.
+        split: Which `narrativeqa_set` counts.
+
+    Raises:
+        DocumentError: A file cannot be read or has other fields, or there is no book of that split.
+    """
+    books = _of_split(index, "narrativeqa_set", split)
+    names = ("file", "title", "narrativeqa_document_id")
+    ids = frozenset(text_field(book, name) for book in books for name in names)
+    files = [index.parent.parent / text_field(book, "file") for book in books]
+    spans = [(_value(book, "body_start", int, index), _value(book, "body_end", int, index)) for book in books]
+
+    def texts() -> Iterator[str]:
+        return (
+            read_text(file)[start:end] for file, (start, end) in zip(files, spans, strict=True)
+        )  # one book in memory at a time
+
+    return EvaluationTexts(f"NarrativeQA {split} books", texts(), ids)
+
+
+def humaneval(path: Path) -> EvaluationTexts:
+    """Problems and solutions of HumanEval (Chen et al., 2021), without the frame that its tests share."""
+    records = load_records(path)
+    return EvaluationTexts(
+        "HumanEval", [text_field(record, "prompt") + text_field(record, "canonical_solution") for record in records]
+    )
+
+
+def trec(path: Path) -> EvaluationTexts:
+    """Questions of TREC (Li and Roth, 2002): each line a class, a space and the question, in Latin-1."""
+    try:
+        data = path.read_bytes()
+        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("latin-1").split("\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise DocumentError(f"{path} cannot be read ({error})") from error
+    questions = [line.partition(" ")[2] for line in lines if line.strip()]
+    if not questions or not all(questions):
+        raise DocumentError(f"{path} is not in TREC's form; wanted a class, a space and a question on each line")
+    return EvaluationTexts("TREC", questions, shortest=_QUESTION)
+
+
+def webquestions(path: Path) -> EvaluationTexts:
+    """Questions of WebQuestions (Berant et al., 2013): records with question."""
+    questions = [text_field(record, "question") for record in load_records(path)]
+    return EvaluationTexts("WebQuestions", questions, shortest=_QUESTION)
+
+
+def longchat(path: Path) -> EvaluationTexts:
+    """Conversations of LongChat's retrieval of topics: records with conversation."""
+    return EvaluationTexts("LongChat topics", [text_field(record, "conversation") for record in load_records(path)])
+
+
+def _of_split(path: Path, field: str, split: str) -> list[Any]:
+    found = [record for record in load_records(path) if text_field(record, field) == split]
+    if not found:
+        raise DocumentError(f"{path} has nothing of the split {split!r}; look at its field {field!r}")
+    return found
+
+
+def _value(record: Any, name: str, kind: type, path: Path) -> Any:
+    if not isinstance(record.get(name), kind):
+        raise DocumentError(f"{path}: the field {name!r} is {record.get(name)!r:.60}; wanted {kind.__name__}")
+    return record[name]
