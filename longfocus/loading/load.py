@@ -21,6 +21,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from longfocus.errors import CheckpointError, RequestError
+from longfocus.loading.adapters import AdapterNote, joint_fingerprint, put_in
 from longfocus.loading.architectures import has_own_memory, to_longllama
 from longfocus.loading.defaults import TRAINED, UNTRAINED, BookHabits, training_free
 from longfocus.loading.fingerprint import fingerprint
@@ -55,6 +56,7 @@ class LoadedModel:
 def load(
     name_or_path: str | Path | None = None,
     *,
+    adapter: str | Path | None = None,
     mem_layers: Sequence[int] | None = None,
     window: int | None = None,
     window_overlap: int | None = None,
@@ -74,6 +76,8 @@ def load(
     Args:
         name_or_path: A folder, a .gguf file, a name on the Hugging Face hub, or one of `longfocus models`; None is
             the default model. What is not on this machine is fetched, once; a GGUF file is converted, once.
+        adapter: A folder that `longfocus train` wrote: its weights are added to the model's, and the memory is the one
+            it was trained with.
         mem_layers: Layers that have a memory.
         window: Most tokens that a layer attends to directly.
         window_overlap: How many tokens of a window stay in the next one; unless given, half of a `window` that is,
@@ -94,12 +98,13 @@ def load(
     say = progress if progress is not None else _say_nothing
     place = _device(device)
     numbers = _dtype(dtype, place)
+    taught = None if adapter is None else AdapterNote.read(Path(adapter))
     with quiet():
         found = find(name_or_path, revision, say)
         fields = _read_json(found.folder / "config.json")
         config = _with_memory(
             to_longllama(fields, found.folder),
-            trained=has_own_memory(fields),
+            own={} if has_own_memory(fields) else None if taught is None else taught.memory,
             window=window,
             asked={
                 "mem_layers": None if mem_layers is None else list(mem_layers),
@@ -115,19 +120,26 @@ def load(
         model.name_or_path = model.config.name_or_path = found.name  # which adapters note as their base
     identity = fingerprint(files, config, vocabulary_files(found.folder), say)
     habits = TRAINED if has_own_memory(fields) else UNTRAINED
+    if taught is not None:
+        if taught.base != identity:
+            raise CheckpointError(f"The adapter in {adapter} was trained on another model than {found.name}.")
+        with quiet():
+            model = put_in(model, Path(str(adapter)))
+        identity, habits = joint_fingerprint(identity, Path(str(adapter))), taught.habits
     return LoadedModel(model, tokenizer, found.name, identity, found.folder, habits)
 
 
 def _with_memory(
-    config: LongLlamaConfig, *, trained: bool, window: int | None, asked: dict[str, Any]
+    config: LongLlamaConfig, *, own: dict[str, Any] | None, window: int | None, asked: dict[str, Any]
 ) -> LongLlamaConfig:
-    """The configuration with its memory: as it was trained, or the one for untrained models, and as asked for."""
+    """The configuration with its memory: its own (these fields), or the one for untrained models, and as asked for."""
     if window is not None and window < 1:
         raise RequestError(f"A window of {window} tokens was asked for; it must hold 1 or more.")
-    if trained:
-        chosen: dict[str, Any] = {}
+    if own is not None:
+        chosen = dict(own)
         if window is not None:
-            chosen = {"window_length": window, "last_context_length": min(config.last_context_length, window)}
+            last = min(own.get("last_context_length", config.last_context_length), window)
+            chosen |= {"window_length": window, "last_context_length": last}
     else:
         if window is not None and config.window_length is not None and window > config.window_length:
             raise RequestError(

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import TrainingArguments
 
+from longfocus.loading.adapters import AdapterNote
+from longfocus.loading.defaults import BookHabits
 from longfocus.loading.load import load
 from longfocus.training.book_questions import load_book_questions
 from longfocus.training.engine import Run
@@ -28,6 +33,7 @@ def recall(
     out: Path = Path("recall"),
     data: Path = Path("data"),
     model: str = "",
+    start: str = "",
     memory_layers: str = "10,14,18,22",
     first_layer: int = 8,
     rank: int = 32,
@@ -46,6 +52,7 @@ def recall(
         data: Folder with `books/index.json` and `narrativeqa/qa_valid_test.jsonl.gz`; its books of the split "valid"
             give the prose.
         model: Checkpoint; empty for the default model.
+        start: Folder of an adapter to begin with, of the same rank and layers; empty for a fresh one.
         memory_layers: Layers that get a memory, with commas between them.
         first_layer: The first layer that learns.
         rank: Of the LoRA adapter on the projections of attention.
@@ -57,13 +64,13 @@ def recall(
         seed: Of the exercises and of the adapter's first weights.
         save_every: Steps between checkpoints.
     """
-    import torch
-
     layers = [int(layer) for layer in memory_layers.split(",")]
     torch.manual_seed(seed)
     loaded = load(model or None, mem_layers=layers)
     loaded.model.requires_grad_(False)
     student = with_lora(loaded.model, rank, ["q_proj", "k_proj", "v_proj", "o_proj"], first_layer)
+    if start:
+        set_peft_model_state_dict(student, load_file(Path(start) / "adapter_model.safetensors"))
     books = load_book_questions(data / "narrativeqa" / "qa_valid_test.jsonl.gz", data / "books" / "index.json")
     room = min(448, loaded.model.config.stride)
     stages = (
@@ -93,4 +100,5 @@ def recall(
         disable_tqdm=True,
     )
     data_set = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed)
-    return Run(RecallLesson(student, bank), data_set, arguments)
+    note = AdapterNote.of(loaded.fingerprint, loaded.model.config, BookHabits(look_back=0, top_k=None))
+    return Run(RecallLesson(student, bank, note), data_set, arguments)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from longfocus.loading.adapters import AdapterNote
 from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training.recall import Bank, banked, recall
 
@@ -69,11 +70,13 @@ class RecallLesson(Lesson):
     Args:
         student: Ours, with memory layers; or peft around it.
         bank: How many entries of documents read in earlier steps are seen as well, in each memory layer.
+        note: What an adapter says of itself, saved with it.
     """
 
-    def __init__(self, student: Any, bank: int = 0) -> None:
+    def __init__(self, student: Any, bank: int = 0, note: AdapterNote | None = None) -> None:
         super().__init__(student)
         self.bank_entries = bank
+        self.note = note
         self._bank: Bank = {}
 
     def forward(self, documents: Tensor, asked: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -91,6 +94,12 @@ class RecallLesson(Lesson):
         counts = torch.bincount(found.rows, minlength=len(documents)).clamp_min(1)
         loss = (found.losses / counts[found.rows]).sum() / len(documents)
         return {"loss": loss, "accuracy": found.hits.float().mean()}
+
+    def save(self, folder: Path) -> None:
+        """See `Lesson.save`; with the note."""
+        super().save(folder)
+        if self.note is not None:
+            self.note.write(folder)
 
     def carried(self) -> dict[str, Tensor]:
         """See `Lesson.carried`: the bank."""

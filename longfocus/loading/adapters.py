@@ -1,0 +1,97 @@
+"""LoRA adapters that teach a checkpoint to use memory: what they say of themselves, and putting one into its model.
+
+A folder with peft's two files (`adapter_config.json`, `adapter_model.safetensors`) and `memory.json`: which model it
+was trained on, which layers have memory, with which window, and how the model then best reads and asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from longfocus.errors import CheckpointError
+from longfocus.loading.cache import sha256_of
+from longfocus.loading.defaults import BookHabits
+from longfocus.model.config import LongLlamaConfig
+from longfocus.model.modeling import LongLlamaForCausalLM
+
+NOTE = "memory.json"
+WEIGHTS = "adapter_model.safetensors"
+_FORMAT = 1
+_FIELDS = ("mem_layers", "window_length", "window_overlap", "sink_tokens", "last_context_length")
+
+
+@dataclass(frozen=True)
+class AdapterNote:
+    """What `memory.json` says.
+
+    Attributes:
+        base: Fingerprint of the model that the adapter was trained on.
+        memory: The memory fields of its configuration, by name.
+        habits: How it best reads and asks a Book.
+    """
+
+    base: str
+    memory: dict[str, Any]
+    habits: BookHabits
+
+    @classmethod
+    def of(cls, fingerprint: str, config: LongLlamaConfig, habits: BookHabits) -> AdapterNote:
+        """For an adapter of the model with this fingerprint and configuration."""
+        return cls(fingerprint, {name: getattr(config, name) for name in _FIELDS}, habits)
+
+    def write(self, folder: Path) -> None:
+        """Put the note beside an adapter's weights."""
+        text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=1)
+        (folder / NOTE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> AdapterNote:
+        """The note in an adapter's folder.
+
+        Raises:
+            CheckpointError: It is missing or makes no sense.
+        """
+        try:
+            found = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+            if found["format"] != _FORMAT:
+                raise CheckpointError(f"{folder / NOTE} has format {found['format']!r}, this version reads {_FORMAT}.")
+            memory = {name: found["memory"][name] for name in _FIELDS}
+            habits = BookHabits(found["habits"]["look_back"], found["habits"]["top_k"])
+            if not all(held is None or (type(held) is int and held >= 0) for held in (habits.look_back, habits.top_k)):
+                raise ValueError("the habits are no numbers")
+            return cls(str(found["base"]), memory, habits)
+        except OSError:
+            raise CheckpointError(f"{folder} is no adapter with memory: it has no {NOTE}.") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / NOTE} is damaged ({str(error)[:100]}).") from None
+
+
+def put_in(model: LongLlamaForCausalLM, folder: Path) -> LongLlamaForCausalLM:
+    """The model with the adapter's weights added to its own.
+
+    Raises:
+        CheckpointError: The adapter's files are missing, damaged, or of another shape.
+    """
+    from peft import PeftModel  # takes as long to import as the rest of a start
+
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder} is no adapter: it has no {WEIGHTS}.")
+    try:
+        merged: LongLlamaForCausalLM = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"The adapter in {folder} does not fit the model ({reason}).") from None
+    merged.eval()  # type: ignore[no-untyped-call]
+    merged.requires_grad_(False)
+    return merged
+
+
+def joint_fingerprint(base: str, folder: Path) -> str:
+    """What identifies the model with the adapter, 64 hexadecimal digits."""
+    return hashlib.sha256(f"{base} {sha256_of(folder / WEIGHTS)}".encode()).hexdigest()
