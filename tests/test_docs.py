@@ -1,6 +1,12 @@
 """What the pages say about names, options and files is true."""
 
+import gzip
+import os
 import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -11,12 +17,25 @@ from typer.main import get_command
 
 import longfocus
 from longfocus import cli
+from longfocus.cli import drawing
+from longfocus.reading.documents import load_document
 
 REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.rglob("*.md"))
 _LINK = re.compile(r"\]\(([^()\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+_COMMAND = re.compile(r"^(?:\$ )?longfocus +(.*)$", re.MULTILINE)
+_PASSAGE = re.compile(r"\[\d+\] [\d.]+ (.+), characters ([\d,]+) to ([\d,]+) (“.*”)")
+STYLES = next(
+    (
+        file
+        for folder in (REPOSITORY / "shared", REPOSITORY.parent / "shared")
+        if (file := folder / "data/books/pg00863_the_mysterious_affair_at_styles.txt.gz").exists()
+    ),
+    None,
+)
+with_the_novel = pytest.mark.skipif(STYLES is None, reason="the shared folder of books is not here")
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +109,100 @@ def test_commands_shown_exist(path):
     if path.name == "README.md":
         assert _FENCE.search(path.read_text("utf-8")), "README shows no command"
     for block in _FENCE.findall(path.read_text("utf-8")):
-        for line in re.findall(r"^(?:\$ )?longfocus +(.*)$", block, re.MULTILINE):
-            verb, *words = line.split(" #")[0].split()
+        for line in _COMMAND.findall(block):
+            verb, *arguments = shlex.split(line, comments=True)
             if verb.startswith("-"):
                 continue
             assert verb in cli.VERBS, f"longfocus {verb} is no command"
             group = get_command(cli.application())
             _, command, _ = group.resolve_command(group.context_class(group), [verb])
-            known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
-            options = {word.split("=")[0] for word in re.sub(r"\"[^\"]*\"", "", " ".join(words)).split()}
-            unknown = {option for option in options if option.startswith("--")} - known
-            assert not unknown, f"longfocus {verb} has no {unknown}"
+            command.make_context(verb, arguments)  # raises what the command line would print
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command of the README and what stands below it, cut where the README leaves something out."""
+
+    arguments: list[str]
+    output: list[str]
+
+
+def transcript() -> list[Shown]:
+    """The README's sample session."""
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    (block,) = (block for block in _FENCE.findall(readme) if block.startswith("```\n$ longfocus "))
+    commands = re.split(r"^\$ longfocus ", block.strip("`").lstrip(), flags=re.MULTILINE)[1:]
+    lines = (command.partition("\n") for command in commands)
+    return [Shown(shlex.split(line), [flat(piece) for piece in said.split("...")]) for line, _, said in lines]
+
+
+def flat(text: str) -> str:
+    """The text with its white space collapsed: the README wraps lines that a command does not."""
+    return " ".join(text.split())
+
+
+def varying(shown: str) -> re.Pattern[str]:
+    """What is shown, where times, ranks and scores may be others: they depend on the machine."""
+    parts = re.split(r"(?<=in )[\d.]+(?= s \()|(?<= s \()[\d,]+(?= tokens/s)|(?<=\[)\d+(?=\])|(?<=\] )[\d.]+", shown)
+    return re.compile(r"[\d.,]+".join(map(re.escape, parts)))
+
+
+def test_the_sample_session_has_the_form_of_a_real_one(tmp_path, tiny_folder, tiny_document, monkeypatch, capsys):
+    """With a small model and another text only the words differ: the lines are those that the commands print."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("LONGFOCUS_BOOKS", "LONGFOCUS_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
+    read, find = transcript()
+    Path(read.arguments[1]).write_text(f"The Mysterious Affair at Styles\n\n{tiny_document.text[:2500]}", "utf-8")
+    printed = []
+    for shown in (read, find):
+        monkeypatch.setattr(sys, "argv", ["longfocus", *shown.arguments, "--model", str(tiny_folder)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        printed.append(flat(f"{said.err}\n{said.out}"))
+    some_tokens = re.compile(r"[\d,]+ tokens of")
+    (line,) = filter(None, read.output)
+    assert varying(some_tokens.sub("TOKENS", line)).search(some_tokens.sub("TOKENS", printed[0])), printed[0]
+    assert all(_PASSAGE.fullmatch(piece) for piece in find.output if piece)
+    assert _PASSAGE.search(printed[1]), printed[1]
+
+
+@with_the_novel
+def test_the_sample_session_quotes_the_novel():
+    document = load_document(STYLES)
+    assert document.title in transcript()[0].output[0]
+    passages = [_PASSAGE.fullmatch(piece) for piece in transcript()[1].output if piece]
+    assert passages and all(passages)
+    for chapter, start, end, words in (passage.groups() for passage in passages):
+        span = int(start.replace(",", "")), int(end.replace(",", ""))
+        quoted = document.text[slice(*span)]
+        assert quoted == quoted.strip()
+        assert flat(quoted).strip("“”") == words.strip("“”")
+        assert any(s.label == chapter and s.start <= span[0] and span[1] <= s.end for s in document.sections)
+
+
+@with_the_novel
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_sample_session(tmp_path, default_model_path):
+    """What the README shows, but for times, ranks and scores."""
+    with gzip.open(STYLES) as novel:
+        (tmp_path / transcript()[0].arguments[1]).write_bytes(novel.read())
+    environment = os.environ | {"LONGFOCUS_BOOKS": str(tmp_path / "shelf"), "COLUMNS": "300", "PYTHONUTF8": "1"}
+    environment["LONGFOCUS_CACHE"] = str(default_model_path.parent.parent)
+    for command in transcript():
+        longfocus = [sys.executable, "-c", "import longfocus_cli; longfocus_cli.main()", *command.arguments]
+        done = subprocess.run(
+            longfocus, capture_output=True, text=True, encoding="utf-8", timeout=800, cwd=tmp_path, env=environment
+        )
+        printed = flat(f"{done.stderr}\n{done.stdout}")
+        assert done.returncode == 0, printed
+        for piece in filter(None, command.output):
+            assert varying(piece).search(printed), printed
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=name_of)

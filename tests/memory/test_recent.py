@@ -8,23 +8,15 @@ from longfocus.memory.recent import RecentMemory
 from longfocus.model.memory import DenseMemory
 
 SCALE = 0.4
-
-
-@pytest.fixture(autouse=True)
-def without_gradients():
-    with torch.no_grad():
-        yield
-
-
-def some(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("look_back", [1, 4, 11, 12, 100, None])
-def test_only_the_last_entries_are_seen(look_back, masked, dtype):
-    keys, values, query = some(2, 2, 12, 8, seed=1).to(dtype), some(2, 2, 12, 8, seed=2).to(dtype), some(2, 4, 3, 8)
+def test_only_the_last_entries_are_seen(some, some_entries, look_back, masked, dtype):
+    keys, values = (tensor.to(dtype) for tensor in some_entries(2, 2, 12))
+    query = some(2, 4, 3, 8)
     keep = torch.arange(12)[None].expand(2, -1) % 3 != 0 if masked else None
     memory = RecentMemory.of(keys[:, :, :5], values[:, :, :5], look_back)
     memory = memory.append(keys[:, :, 5:], values[:, :, 5:], None if keep is None else keep[:, 5:])
@@ -37,8 +29,8 @@ def test_only_the_last_entries_are_seen(look_back, masked, dtype):
         assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_looking_back_at_nothing():
-    memory = RecentMemory.of(some(1, 2, 12, 8), some(1, 2, 12, 8), 0)
+def test_looking_back_at_nothing(some, some_entries):
+    memory = RecentMemory.of(*some_entries(1, 2, 12), 0)
     output, lse = memory.attend(some(3, 4, 2, 8), SCALE)
     assert not output.any()
     assert (lse == float("-inf")).all()
@@ -47,9 +39,9 @@ def test_looking_back_at_nothing():
 
 
 @pytest.mark.parametrize(("look_back", "left"), [(0, 0), (5, 5), (12, 12), (20, 12), (None, 12)])
-def test_forgetting_changes_nothing_that_is_seen(look_back, left):
-    keys, values, query = some(1, 2, 12, 8, seed=1), some(1, 2, 12, 8, seed=2), some(1, 4, 3, 8)
-    memory = RecentMemory.of(keys, values, look_back)
+def test_forgetting_changes_nothing_that_is_seen(some, some_entries, look_back, left):
+    query = some(1, 4, 3, 8)
+    memory = RecentMemory.of(*some_entries(1, 2, 12), look_back)
     shorter = memory.forgetting()
     assert (len(memory), len(shorter)) == (12, left)
     new = some(1, 2, 3, 8, seed=3)

@@ -10,16 +10,7 @@ from longfocus.memory.top_k import TopKMemory
 from longfocus.model.memory import DenseMemory
 
 SCALE = 0.3
-
-
-@pytest.fixture(autouse=True)
-def without_gradients():
-    with torch.no_grad():
-        yield
-
-
-def some(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def laid(tensor, entry_major):
@@ -65,9 +56,9 @@ SHAPES = {
 @pytest.mark.parametrize("entry_major", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("k", [1, 3, 49])
-def test_best_entries_are_those_of_a_sorted_list(shape, entry_major, masked, k):
+def test_best_entries_are_those_of_a_sorted_list(some, some_entries, shape, entry_major, masked, k):
     batch, heads, groups, queries, count = SHAPES[shape]
-    keys, values = (laid(some(1, groups, count, 8, seed=seed), entry_major) for seed in (1, 2))
+    keys, values = (laid(tensor, entry_major) for tensor in some_entries(1, groups, count))
     query = some(batch, heads, queries, 8, seed=3)
     keep = torch.rand((1, count), generator=torch.Generator().manual_seed(4)) > 0.5 if masked else None
     output, lse = TopKMemory(DenseMemory.of(keys, values, keep), k).attend(query, SCALE)
@@ -76,8 +67,8 @@ def test_best_entries_are_those_of_a_sorted_list(shape, entry_major, masked, k):
     assert_close(lse.double(), total, rtol=0, atol=1e-5)
 
 
-def test_a_part_of_the_queries_at_a_time(monkeypatch):
-    keys, values, query = some(1, 2, 50, 8, seed=1), some(1, 2, 50, 8, seed=2), some(3, 4, 5, 8, seed=3)
+def test_a_part_of_the_queries_at_a_time(some, some_entries, monkeypatch):
+    (keys, values), query = some_entries(1, 2, 50), some(3, 4, 5, 8, seed=3)
     whole = TopKMemory(DenseMemory.of(keys, values), 4).attend(query, SCALE)
     monkeypatch.setattr(top_k, "_SCORES", 2 * 50 * 7)
     for found, expected in zip(TopKMemory(DenseMemory.of(keys, values), 4).attend(query, SCALE), whole, strict=True):
@@ -85,15 +76,15 @@ def test_a_part_of_the_queries_at_a_time(monkeypatch):
 
 
 @pytest.mark.parametrize("k", [50, 51, 10**6])
-def test_as_many_as_there_are_is_all(k):
-    keys, values, query = some(1, 2, 50, 8, seed=1), some(1, 2, 50, 8, seed=2), some(3, 4, 5, 8, seed=3)
+def test_as_many_as_there_are_is_all(some, some_entries, k):
+    (keys, values), query = some_entries(1, 2, 50), some(3, 4, 5, 8, seed=3)
     dense = DenseMemory.of(keys, values).attend(query, SCALE)
     for found, expected in zip(TopKMemory(DiskMemory(keys, values), k).attend(query, SCALE), dense, strict=True):
         assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_when_nothing_may_be_seen():
-    keys, values, query = some(1, 2, 50, 8, seed=1), some(1, 2, 50, 8, seed=2), some(1, 4, 2, 8)
+def test_when_nothing_may_be_seen(some, some_entries):
+    (keys, values), query = some_entries(1, 2, 50), some(1, 4, 2, 8)
     hidden = TopKMemory(DenseMemory.of(keys, values, torch.zeros((1, 50), dtype=torch.bool)), 4)
     output, lse = hidden.attend(query, SCALE)
     assert not output.any()
@@ -101,8 +92,8 @@ def test_when_nothing_may_be_seen():
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_what_is_chosen_is_reported_with_its_share(batch):
-    keys, values, query = some(1, 2, 50, 8, seed=1), some(1, 2, 50, 8, seed=2), some(batch, 4, 3, 8, seed=3)
+def test_what_is_chosen_is_reported_with_its_share(some, some_entries, batch):
+    (keys, values), query = some_entries(1, 2, 50), some(batch, 4, 3, 8, seed=3)
     told = []
     memory = TopKMemory(DenseMemory.of(keys, values), 4).reporting(lambda *chosen: told.append(chosen))
     _, lse = memory.attend(query, SCALE)
@@ -118,17 +109,17 @@ def test_what_is_chosen_is_reported_with_its_share(batch):
         assert_close(shares[group, place, number], torch.exp(scores - joint[row, head, number]), rtol=0, atol=1e-6)
 
 
-def test_a_memory_that_nobody_asked_tells_nothing():
+def test_a_memory_that_nobody_asked_tells_nothing(some, some_entries):
     told = []
-    memory = TopKMemory(DenseMemory.of(some(1, 2, 9, 8), some(1, 2, 9, 8)), 4)
+    memory = TopKMemory(DenseMemory.of(*some_entries(1, 2, 9)), 4)
     memory.reporting(lambda *chosen: told.append(chosen))
     _, lse = memory.attend(some(1, 4, 1, 8), SCALE)
     memory.attended(some(1, 4, 1, 8), SCALE, lse)
     assert told == []
 
 
-def test_in_bfloat16_the_scores_of_what_was_chosen_are_exact():
-    keys, values = (some(1, 2, 300, 8, seed=seed).bfloat16() for seed in (1, 2))
+def test_in_bfloat16_the_scores_of_what_was_chosen_are_exact(some, some_entries):
+    keys, values = (tensor.bfloat16() for tensor in some_entries(1, 2, 300))
     query = some(1, 4, 2, 8, seed=3)
     output, lse = TopKMemory(DiskMemory(keys, values), 300).attend(query, SCALE)
     wanted, total, _ = brute(query, keys, values, 300)

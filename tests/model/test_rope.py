@@ -1,4 +1,4 @@
-"""Rotary embedding; that its kinds equal transformers' is in tests/parity/test_transformers.py."""
+"""Rotary embedding: every kind gives what transformers' own LLaMA gives, and what only ours has to hold."""
 
 import pytest
 import torch
@@ -28,6 +28,22 @@ KINDS = {
 }
 
 
+ROPES = {
+    **KINDS,
+    "default": {"rope_type": "default"},
+    "theta": {"rope_type": "default", "rope_theta": 1e6},
+    "yarn with attention_factor": {**KINDS["yarn"], "attention_factor": 1.7},
+}
+WINDOW = 48
+
+
+def model_of(tiny, rope, length):
+    """A model that was made for `length` positions, in one window."""
+    parameters = {"rope_theta": 1e4, **ROPES[rope]}
+    fields = {"max_position_embeddings": length, "window_length": WINDOW, "last_context_length": WINDOW}
+    return tiny(rope_parameters=parameters, initializer_range=0.2, **fields)
+
+
 def rotary_of(tiny_config, kind, **fields):
     return RotaryEmbedding(tiny_config(rope_parameters={"rope_theta": 1e4, **KINDS[kind]}, **fields))
 
@@ -35,6 +51,35 @@ def rotary_of(tiny_config, kind, **fields):
 def test_every_kind_of_transformers_is_here():
     """A kind that they add is to be compared with theirs (`proportional` rotates a part of each head; Gemma's)."""
     assert set(ROPE_INIT_FUNCTIONS) - {"proportional"} == set(KINDS)
+
+
+@pytest.mark.parametrize("rope", ROPES)
+@pytest.mark.parametrize("length", [6, 30, WINDOW])
+def test_kinds_equal_those_of_transformers(tiny, llama_of, some_ids, rope, length):
+    ours, ids = model_of(tiny, rope, WINDOW), some_ids(2, length)
+    expected = llama_of(ours)(ids).logits
+    assert_close(ours(ids).logits, expected, rtol=0, atol=2e-5)
+    with torch.no_grad():
+        assert_close(ours(ids).logits, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("rope", [name for name in ROPES if name not in ("default", "dynamic")])
+def test_kinds_differ(tiny, some_ids, rope):
+    """Else the comparison above would say little."""
+    ids = some_ids(1, WINDOW)
+    plain, scaled = (model_of(tiny, name, WINDOW)(ids).logits for name in ("default", rope))
+    assert (plain - scaled).abs().max() > 0.05
+
+
+def test_dynamic_rope_beyond_its_length(tiny, llama_of, some_ids):
+    """With a window longer than max_position_embeddings the frequencies follow the length, for a call and its like."""
+    ours = model_of(tiny, "dynamic", WINDOW // 2)
+    theirs = llama_of(ours)
+    long, short = some_ids(1, WINDOW), some_ids(1, 20)
+    for ids in (long, short, long):
+        assert_close(ours(ids).logits, theirs(ids).logits, rtol=0, atol=2e-5)
+    fixed = model_of(tiny, "default", WINDOW // 2)
+    assert (ours(long).logits - fixed(long).logits).abs().max() > 0.05
 
 
 def test_rotation_turns_pairs(tiny_config):

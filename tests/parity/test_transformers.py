@@ -1,4 +1,7 @@
-"""Within one window ours computes what transformers' own models of the LLaMA family compute with the same weights."""
+"""Within one window ours computes what transformers' own models of the LLaMA family compute with the same weights.
+
+The kinds of rotary embedding are compared in tests/model/test_rope.py.
+"""
 
 import pytest
 import torch
@@ -29,34 +32,6 @@ SHAPE = {
     "initializer_range": 0.2,
     "eos_token_id": None,
     "pad_token_id": 0,
-}
-FACTORS = [1.0 + 0.2 * number for number in range(4)]  # one for each of head_dim / 2 = 4 frequencies
-ROPE = {
-    "default": {"rope_type": "default"},
-    "theta": {"rope_type": "default", "rope_theta": 1e6},
-    "linear": {"rope_type": "linear", "factor": 2.5},
-    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
-    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12},
-    "yarn with attention_factor": {
-        "rope_type": "yarn",
-        "factor": 4.0,
-        "original_max_position_embeddings": 12,
-        "attention_factor": 1.7,
-    },
-    "llama3": {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 16,
-    },
-    "longrope": {
-        "rope_type": "longrope",
-        "factor": 2.0,
-        "original_max_position_embeddings": 24,
-        "short_factor": FACTORS,
-        "long_factor": [3.0 * factor for factor in FACTORS],
-    },
 }
 FAMILIES = {
     "llama": (LlamaConfig, LlamaForCausalLM, {}, {}),
@@ -101,22 +76,21 @@ def shake(model):
                 weight.add_(torch.randn_like(weight), alpha=0.3)
 
 
-def both(family, rope="default", **fields):
+def both(family):
     """Theirs and ours with the same weights."""
     their_config, their_class, their_fields, our_fields = FAMILIES[family]
-    scaling = {"rope_theta": 1e4, **ROPE[rope]}
+    rope = {"rope_type": "default", "rope_theta": 1e4}
     torch.manual_seed(7)
-    theirs = their_class(their_config(**{**SHAPE, "rope_parameters": dict(scaling), **their_fields})).eval()
+    theirs = their_class(their_config(**{**SHAPE, "rope_parameters": dict(rope), **their_fields})).eval()
     shake(theirs)
     ours = LongLlamaForCausalLM(
         LongLlamaConfig(
             **{
                 **SHAPE,
-                "rope_parameters": dict(scaling),
+                "rope_parameters": dict(rope),
                 "last_context_length": WINDOW,
                 "mem_layers": [1],
                 **our_fields,
-                **fields,
             }
         )
     ).eval()
@@ -137,35 +111,6 @@ def test_families(family, length):
     assert_close(ours(ids).logits, expected, rtol=0, atol=2e-5)
     with torch.no_grad():
         assert_close(ours(ids).logits, expected, rtol=0, atol=2e-5)
-
-
-@pytest.mark.parametrize("rope", ROPE)
-@pytest.mark.parametrize("length", [11, 30, WINDOW])
-def test_rope(rope, length):
-    theirs, ours = both("llama", rope)
-    ids = some_ids(2, length)
-    expected = theirs(ids).logits
-    assert_close(ours(ids).logits, expected, rtol=0, atol=2e-5)
-    with torch.no_grad():
-        assert_close(ours(ids).logits, expected, rtol=0, atol=2e-5)
-
-
-@pytest.mark.parametrize("rope", [name for name in ROPE if name not in ("default", "dynamic")])
-def test_rope_kinds_differ(rope):
-    """Else the comparison above would say little."""
-    ids = some_ids(1, WINDOW)
-    plain, scaled = (both("llama", name)[1](ids).logits for name in ("default", rope))
-    assert (plain - scaled).abs().max() > 0.05
-
-
-def test_dynamic_rope_beyond_its_length():
-    """With a window longer than max_position_embeddings the frequencies follow the length, for a call and its like."""
-    theirs, ours = both("llama", "dynamic", window_length=2 * WINDOW, last_context_length=2 * WINDOW)
-    long, short = some_ids(1, 2 * WINDOW), some_ids(1, 20)
-    for ids in (long, short, long):
-        assert_close(ours(ids).logits, theirs(ids).logits, rtol=0, atol=2e-5)
-    fixed = both("llama", "default", window_length=2 * WINDOW, last_context_length=2 * WINDOW)[1]
-    assert (ours(long).logits - fixed(long).logits).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -3,7 +3,7 @@
 import struct
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from longfocus.errors import DocumentError
 from longfocus.reading.documents import Document, epub_archive, load_document
 from longfocus.reading.documents.epub_archive import linked_path
+
+Refused = Callable[..., str]
+ReadOrRefused = Callable[[Path], Document | None]
 
 CONTAINER = (
     '<?xml version="1.0"?><container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
@@ -163,13 +166,7 @@ def test_entities_of_html_and_broken_pages(tmp_path: Path) -> None:
     assert load_document(epub(tmp_path / "a.epub", pages)).text == "café — ok\n\na & b\nc"
 
 
-def refused(path: Path, what: str) -> None:
-    with pytest.raises(DocumentError, match=what) as caught:
-        load_document(path)
-    assert str(caught.value).isprintable()
-
-
-def test_what_is_no_archive(tmp_path: Path) -> None:
+def test_what_is_no_archive(tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "a.epub"
     path.write_bytes(b"words " * 100)
     refused(path, "zip archive")
@@ -203,14 +200,16 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
         ({"OPS\\..\\..\\x": "x"}, "outside itself"),
     ],
 )
-def test_broken_and_foreign_packages(tmp_path: Path, files: dict[str, str | bytes | None], what: str) -> None:
+def test_broken_and_foreign_packages(
+    tmp_path: Path, files: dict[str, str | bytes | None], what: str, refused: Refused
+) -> None:
     refused(epub(tmp_path / "a.epub", files=files), what)
 
 
 @pytest.mark.parametrize(
     "link", ["../../secret.xhtml", "/etc/passwd", "http://127.0.0.1:9/x.xhtml", "//host/x", "http://["]
 )
-def test_pages_outside_the_archive(tmp_path: Path, link: str) -> None:
+def test_pages_outside_the_archive(tmp_path: Path, link: str, refused: Refused) -> None:
     (tmp_path / "secret.xhtml").write_text("secret")
     item = f'<item id="a" href="{link}" media-type="application/xhtml+xml"/>'
     opf = OPF.format(items=item, refs='<itemref idref="a"/>', toc="")
@@ -227,7 +226,7 @@ def encryption(algorithm: str, *names: str) -> dict[str, str]:
     return {"META-INF/encryption.xml": f'<encryption xmlns:enc="{enc}">{data}</encryption>'}
 
 
-def test_digital_rights_management(tmp_path: Path) -> None:
+def test_digital_rights_management(tmp_path: Path, refused: Refused) -> None:
     aes = "http://www.w3.org/2001/04/xmlenc#aes128-cbc"
     path = tmp_path / "a.epub"
     refused(epub(path, files=encryption(aes, "OPS/one.xhtml")), "DRM")
@@ -240,7 +239,7 @@ def test_veiled_fonts_are_fine(tmp_path: Path, veil: str) -> None:
     assert load_document(epub(tmp_path / "a.epub", files=encryption(veil, "OPS/font.ttf"))).text
 
 
-def test_zip_bomb_by_ratio(tmp_path: Path) -> None:
+def test_zip_bomb_by_ratio(tmp_path: Path, refused: Refused) -> None:
     path = epub(tmp_path / "a.epub", {"1.xhtml": "<p>" + " " * 12 * 2**20 + "</p>"})
     assert path.stat().st_size < 2**17
     refused(path, "zip bomb")
@@ -250,13 +249,13 @@ def test_zip_bomb_in_a_file_that_is_not_read(tmp_path: Path) -> None:
     assert load_document(epub(tmp_path / "a.epub", files={"OPS/picture.jpg": b"\0" * 12 * 2**20})).text
 
 
-def test_bound_on_all_pages_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bound_on_all_pages_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.setattr(epub_archive, "MAX_TEXT_BYTES", 10_000)
     pages = {f"{n}.xhtml": "<p>words</p>" * 100 for n in range(10)}
     refused(epub(tmp_path / "a.epub", pages), "larger than")
 
 
-def test_sizes_in_headers_are_not_believed(tmp_path: Path) -> None:
+def test_sizes_in_headers_are_not_believed(tmp_path: Path, refused: Refused) -> None:
     path = epub(tmp_path / "a.epub", {"1.xhtml": "<p>" + "a" * 12 * 2**20 + "</p>"})
     data = bytearray(path.read_bytes())
     place = data.index(b"OPS/1.xhtml", data.index(b"PK\x01\x02"))
@@ -265,12 +264,12 @@ def test_sizes_in_headers_are_not_believed(tmp_path: Path) -> None:
     refused(path, "damaged|zip bomb")
 
 
-def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.setattr(epub_archive, "MAX_ENTRIES", 10)
     refused(epub(tmp_path / "a.epub", files={f"f{n}": "" for n in range(20)}), "more than 10 files")
 
 
-def test_huge_directory(tmp_path: Path) -> None:
+def test_huge_directory(tmp_path: Path, refused: Refused) -> None:
     path = epub(tmp_path / "a.epub")
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, data.rindex(b"PK\x05\x06") + 12, 2**30)
@@ -278,7 +277,7 @@ def test_huge_directory(tmp_path: Path) -> None:
     refused(path, "zip archive")
 
 
-def test_password(tmp_path: Path) -> None:
+def test_password(tmp_path: Path, refused: Refused) -> None:
     path = epub(tmp_path / "a.epub")
     data = bytearray(path.read_bytes())
     place = data.index(b"META-INF/container.xml", data.index(b"PK\x01\x02"))
@@ -287,7 +286,7 @@ def test_password(tmp_path: Path) -> None:
     refused(path, "password")
 
 
-def test_damaged_page(tmp_path: Path) -> None:
+def test_damaged_page(tmp_path: Path, refused: Refused) -> None:
     path = epub(tmp_path / "a.epub")
     data = bytearray(path.read_bytes())
     place = data.index(b"OPS/one.xhtml") + len("OPS/one.xhtml")
@@ -339,16 +338,13 @@ def test_links(base: str, link: str, target: tuple[str, str] | None) -> None:
 @given(
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=4)), min_size=1, max_size=6)
 )
-def test_any_damage_gives_a_document_or_one_line(tmp_path: Path, damage: list[tuple[float, bytes]]) -> None:
+def test_any_damage_gives_a_document_or_one_line(
+    tmp_path: Path, read_or_refused: ReadOrRefused, damage: list[tuple[float, bytes]]
+) -> None:
     path = epub(tmp_path / "a.epub", nav=NAV.format("toc", "<li><a href='one.xhtml'>One</a></li>"))
     data = bytearray(path.read_bytes())
     for share, piece in damage:
         place = int(share * len(data))
         data[place : place + len(piece)] = piece
     path.write_bytes(data)
-    try:
-        document = load_document(path)
-    except DocumentError:
-        refused(path, "Cannot read")
-    else:
-        assert document.text.strip()
+    read_or_refused(path)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from longfocus.reading.documents.headline import Headline, bare_line, looks_like_title, parse_headline
+from longfocus.reading.documents.headline import Headline, bare_line, fits_as_title, parse_headline
 from longfocus.reading.documents.outline import Heading
 
 _MOST_LINES = 3
@@ -74,7 +74,7 @@ def _candidates(text: str, body: tuple[int, int]) -> Iterator[_Found]:
         if inner and _stands_alone(head, inner):
             blank, end = True, index + 1  # "PART ONE" on the line above "CHAPTER I"
         rest = _joined(lines[index + 1 : end])
-        if end - index > _MOST_LINES or (rest and not looks_like_title(rest)):
+        if end - index > _MOST_LINES or (rest and not fits_as_title(rest, head)):
             continue  # the line opens a paragraph
         title = rest if not head.title else ""
         label = f"{head.text} {rest}" if head.title and rest else head.text
@@ -93,7 +93,7 @@ def _title_below(lines: Sequence[str], end: int, head: Headline) -> tuple[int, s
         start += 1
     stop = _block_end(lines, start)
     title = _joined(lines[start:stop])
-    if not 0 < stop - start <= _MOST_LINES or len(title) > _MOST_TITLE or not looks_like_title(title):
+    if not 0 < stop - start <= _MOST_LINES or len(title) > _MOST_TITLE or not fits_as_title(title, head):
         return end, ""
     below = parse_headline(lines[start])
     return (end, "") if below and _stands_alone(head, below) else (stop, title)

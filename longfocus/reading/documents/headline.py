@@ -8,28 +8,29 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from longfocus.reading.documents.heading_languages import LANGUAGES
+from longfocus.reading.documents.heading_words import (
+    folded,
+    kinds,
+    names,
+    number_of,
+    number_words,
+    ordinals,
+)
+
 HeadlineKind = Literal["part", "chapter", "front", "back", "numeral"]
 
 _LONGEST = 120
-_PARTS = frozenset({"part", "book", "volume", "vol", "act"})
-_CHAPTERS = frozenset({"chapter", "chap", "stave", "adventure", "canto", "letter", "scene", "section"})
-_FRONT = frozenset({"preface", "foreword", "introduction", "introductory note", "prologue", "interlude"})
-_BACK = frozenset({"epilogue", "afterword", "conclusion", "postscript", "appendix"})
+_LONGEST_NAME = 80
 
-_CARDINALS = (
-    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-_ORDINALS = (
-    *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh"),
-    *("twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth"),
-)
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-
-_KEYWORD = re.compile(r"([A-Za-z]+)\.?\s+(?:the\s+)?(\S.*)", re.I)
-_ORDINAL_FIRST = re.compile(r"(?:the\s+)?([A-Za-z]+(?:-[A-Za-z]+)?)\s+([A-Za-z]+)\b(.*)", re.I)
-_NUMBER = re.compile(r"(?:([IVXLC]+)|(\d{1,3})|([A-Za-z]+[- ][A-Za-z]+)|([A-Za-z]+))(?![\w'’])")
-_NUMBER_WORD = re.compile(r"([A-Za-z]+)(?![\w'’])")
+_KEYWORD = re.compile(r"([^\W\d_]+)\.?\s+(?:the\s+)?(\S.*)", re.I)
+_IN_FRONT = re.compile(r"(?:the\s+)?(\S+(?:\s+\S+)?)\s+([^\W\d_]+)\b(.*)", re.I)
+_SHORT_FRONT = re.compile(r"(?:the\s+)?(\S+)\s+([^\W\d_]+)\b(.*)", re.I)
+_SUFFIX = r"(?:\.?[ºª°]|(?:er|re|ère|e|ème|de|ste)|-?(?:я|й|ая|ый|ое|е))"
+_NUMERAL = re.compile(rf"(?:([IVXLC]+)|(\d{{1,3}})){_SUFFIX}?(?![\w'’])")
+_LEADING = re.compile(rf"(?:([IVXLC]+)|(\d{{1,3}}))({_SUFFIX}?\.?)")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_NUMBER_WORDS = re.compile(r"[^\W\d_]+(?:[- ][^\W\d_]+){0,2}")
 _PARTED = re.compile(r"\s*(?:[.:]|[-–—]+)\s*(.*)")
 # A lone "I" before words is the numeral only where a stop or a wide gap parts them: "I Go to Styles" is a title.
 _ROMAN_LINE = re.compile(r"([IVXLC]{1,8})(?:[.:)]*|(?:[.:)]\s*|\s{2,}|(?<!^I)\s|\s*[-–—]+\s*)(\S.*))")
@@ -48,6 +49,8 @@ class Headline:
     number: int | None
     title: str
     text: str
+    sentence_case: bool = False
+    """Whether titles of its language are written like sentences, with few capitals."""
 
     @property
     def rank(self) -> int:
@@ -81,37 +84,59 @@ def looks_like_title(text: str) -> bool:
     return sum(word[0].isupper() for word in long_words) >= 0.6 * len(long_words)
 
 
+def fits_as_title(text: str, head: Headline) -> bool:
+    """Whether a short line can be the title that belongs to a heading, as its language writes titles."""
+    return looks_like_title(text) or (head.sentence_case and _reads_like_a_name(text))
+
+
+def _reads_like_a_name(text: str) -> bool:
+    return len(text) <= _LONGEST_NAME and text[:1].isupper() and not re.search(r"[.;:!?…]|[,–—-]$", text)
+
+
 def roman_number(text: str) -> int | None:
     """Value of a roman numeral in capitals and in canonical form, up to 399."""
     return _roman_numbers().get(text)
 
 
 def _named(text: str) -> Headline | None:
-    name = re.sub(r"^(?:the|author['’]s)\s+", "", text.rstrip(".:").lower())
-    if name in _FRONT and not text.islower():
-        return Headline("front", name, None, "", text)
+    name = re.sub(r"^(?:the|author's)\s+", "", folded(text.rstrip(".:")))
+    if text.islower():
+        return None
     stem = re.sub(r"\s+(?:[a-z]|[ivx]+|\d{1,2})$", "", name)
-    return Headline("back", name, None, "", text) if stem in _BACK else None
+    if names().get(name) == "front":
+        return Headline("front", name, None, "", text)
+    return Headline("back", name, None, "", text) if names().get(stem) == "back" else None
 
 
 def _counted(text: str) -> Headline | None:
     match = _KEYWORD.fullmatch(text)
     if not match or not (match[1].isupper() or match[1].istitle()):
         return None
-    kind = _kind(match[1].lower())
-    counted = _number(match[2])
-    if not kind or not counted:
-        return None
-    number, rest = counted
-    return _with_title(kind, match[1].lower(), number, rest, text)
+    kind, codes = _kind(match[1])
+    counted = _number(match[2], codes)
+    return _with_title(kind, match[1], codes, *counted, text) if kind and counted else None
 
 
 def _counted_in_front(text: str) -> Headline | None:
-    match = _ORDINAL_FIRST.fullmatch(text)
-    if not match or not (match[2].isupper() or match[2].istitle()):
+    """Such as "The Second Part", "Erstes Kapitel", "2. Kapitel", "Première partie"."""
+    for match in filter(None, (_IN_FRONT.fullmatch(text), _SHORT_FRONT.fullmatch(text))):
+        kind, codes = _kind(match[2])
+        if not (match[2].isupper() or match[2].istitle()):
+            codes = frozenset(code for code in codes if LANGUAGES[code].lower)
+        number = _leading_number(match[1], codes) if kind else None
+        if kind and number:
+            return _with_title(kind, match[2], codes, number, match[3], text)
+    return None
+
+
+def _leading_number(text: str, codes: frozenset[str]) -> int | None:
+    numeral = _LEADING.fullmatch(text)
+    if numeral and any(LANGUAGES[code].leads for code in codes):
+        return (roman_number(numeral[1]) if numeral[1] else int(numeral[2])) if numeral[3] else None
+    words = [folded(word[0]) for word in _LETTERS.finditer(text)]
+    if re.sub(r"[- ]", "", text) != "".join(_LETTERS.findall(text)):
         return None
-    kind, number = _kind(match[2].lower()), _number_words(ordinal=True).get(match[1].lower())
-    return _with_title(kind, match[2].lower(), number, match[3], text) if kind and number else None
+    return next((number for code in sorted(codes) if (number := number_of(words, code, ordinals(code)))), None)
 
 
 def _numeral(line: str, text: str) -> Headline | None:
@@ -126,42 +151,42 @@ def _numeral(line: str, text: str) -> Headline | None:
     return None if title and not looks_like_title(title) else Headline("numeral", "roman", number, title, text)
 
 
-def _with_title(kind: HeadlineKind, word: str, number: int, rest: str, text: str) -> Headline | None:
+def _with_title(
+    kind: HeadlineKind, word: str, codes: frozenset[str], number: int, rest: str, text: str
+) -> Headline | None:
     parted = _PARTED.fullmatch(rest)
     title = parted[1] if parted else rest.strip()
+    head = Headline(kind, folded(word), number, title, text, sentence_case="en" not in codes)
     # "Part two of the plan" is prose: without a stop behind the number, the rest must look like a title.
-    if title and (title[0].islower() if parted else not (rest[0].isspace() and looks_like_title(title))):
+    if title and (title[0].islower() if parted else not (rest[0].isspace() and fits_as_title(title, head))):
         return None
-    return Headline(kind, word, number, title, text)
+    return head
 
 
-def _kind(word: str) -> HeadlineKind | None:
-    return "part" if word in _PARTS else "chapter" if word in _CHAPTERS else None
+def _kind(word: str) -> tuple[HeadlineKind | None, frozenset[str]]:
+    """What a word counts, if anything, and in which languages."""
+    kind, codes = kinds().get(folded(word), (None, frozenset()))
+    return kind, codes
 
 
-def _number(text: str) -> tuple[int, str] | None:
-    """The number that the text begins with, and what follows it."""
-    match = _NUMBER.match(text)
-    if not match:
-        return None
-    if match[1] or match[2]:
-        number = roman_number(match[1]) if match[1] else int(match[2])
-        return (number, text[match.end() :]) if number else None
-    words = _number_words(ordinal=False) | _number_words(ordinal=True)
-    if match[3] and match[3].lower().replace(" ", "-") in words:
-        return words[match[3].lower().replace(" ", "-")], text[match.end() :]
-    single = _NUMBER_WORD.match(text)
-    return (words[single[1].lower()], text[single.end() :]) if single and single[1].lower() in words else None
-
-
-@cache
-def _number_words(ordinal: bool) -> dict[str, int]:
-    words = {word: value for value, word in enumerate(_ORDINALS if ordinal else _CARDINALS, 1)}
-    small = list(words.items())[:9]
-    for value, ten in enumerate(_TENS, 2):
-        words[ten[:-1] + "ieth" if ordinal else ten] = 10 * value
-        words.update({f"{ten}-{word}": 10 * value + unit for word, unit in small})
-    return words
+def _number(text: str, codes: frozenset[str]) -> tuple[int, str] | None:
+    """The number that the text begins with, in numerals or in words of the languages, and what follows it."""
+    numeral = _NUMERAL.match(text)
+    if numeral:
+        number = roman_number(numeral[1]) if numeral[1] else int(numeral[2])
+        return (number, text[numeral.end() :]) if number else None
+    match = _NUMBER_WORDS.match(text)
+    words = list(_LETTERS.finditer(match[0])) if match else []
+    for count in range(len(words), 0, -1):
+        end = words[count - 1].end()
+        if re.match(r"[\w'’]", text[end:]):
+            continue
+        said = [folded(word[0]) for word in words[:count]]
+        for code in sorted(codes):
+            number = number_of(said, code, number_words(code))
+            if number:
+                return number, text[end:]
+    return None
 
 
 @cache

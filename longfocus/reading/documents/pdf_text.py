@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from math import ceil
 
 _WORD = re.compile(r"[^\W\d_]+")
-_BROKEN = re.compile(r"([^\W\d_]+)-$")
+_LONGEST_WORD = 100
 _WIDTH_SHARE = 0.9
 """The share of lines that the text's width covers: headings and captions may be longer."""
 _FIT_SHARE = 0.85
@@ -33,33 +33,45 @@ class ParagraphJoiner:
         for line in (line for page in pages for line in page if line):
             lengths.append(len(line))
             # A broken word's pieces are no evidence for words of their own.
-            whole = line.rpartition(" ")[0] if _BROKEN.search(line) else line
+            whole = line.rpartition(" ")[0] if _broken_word(line) else line
             self._words.update(word.lower() for word in _WORD.findall(whole))
         lengths.sort()
         self._width = lengths[ceil(_WIDTH_SHARE * (len(lengths) - 1))] if lengths else 0
 
     def joined(self, lines: Sequence[str]) -> str:
         """The page's text: paragraphs on lines of their own, blank lines kept as one."""
-        text = ""
+        pieces: list[str] = []  # what stands between two of them is a piece of its own
         last = ""  # the line before, as it stood on the page
         for line in lines:
             if not line:
-                text = text.rstrip("\n") + "\n\n" if text else ""
-            elif not text or not last:
-                text += line
+                if last:
+                    pieces.append("\n\n")
+            elif not last:
+                pieces.append(line)
             elif last.endswith("\xad"):
-                text = text[:-1] + line
-            elif _BROKEN.search(last) and line[0].islower():
-                text = self._mended(text, line)
+                pieces[-1] = pieces[-1][:-1] + line
+            elif _broken_word(last) and line[0].islower():
+                pieces[-1] = self._mended(pieces[-1], line)
             else:
                 first_word = line.split(" ", 1)[0]
                 meant = len(last) + 1 + len(first_word) <= _FIT_SHARE * self._width
-                text += ("\n" if meant else " ") + line
+                pieces += ("\n" if meant else " ", line)
             last = line
-        return text.strip()
+        return "".join(pieces).strip()
 
     def _mended(self, text: str, line: str) -> str:
         """Both parts of a word joined; without the hyphen only where the whole word occurs elsewhere."""
-        before, after = _BROKEN.search(text), _WORD.match(line)
-        whole = (before[1] + after[0]).lower() if before and after else ""
+        after = _WORD.match(line)
+        whole = (_broken_word(text) + after[0]).lower() if after else ""
         return (text[:-1] if whole in self._words else text) + line
+
+
+def _broken_word(text: str) -> str:
+    """The letters before the hyphen that the text ends in, or "" where there is none or no word can be that long."""
+    if not text.endswith("-"):
+        return ""
+    end = text[-_LONGEST_WORD - 2 : -1]
+    letters = len(end)
+    while letters and _WORD.fullmatch(end[letters - 1]):
+        letters -= 1
+    return end[letters:] if len(end) - letters <= _LONGEST_WORD else ""
