@@ -105,7 +105,7 @@ def test_wrong_usage_stays_typers(run: Run, arguments: tuple[str, ...]) -> None:
 def test_an_unknown_verb_gets_a_suggestion(run: Run) -> None:
     status, _, err = run("trail")
     assert status == 2
-    assert "Did you mean 'trial'?" in err
+    assert "Did you mean 'trial'" in err
 
 
 def test_no_verb_shows_the_help(run: Run) -> None:
