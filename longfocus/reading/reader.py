@@ -21,7 +21,7 @@ from longfocus.memory.disk import map_entries
 from longfocus.memory.late import LateState, read_window, whole_state
 from longfocus.memory.layout import Manifest, Progress, Reading, layer_files
 from longfocus.memory.recent import RecentMemory
-from longfocus.memory.window import load_state, load_whole, pack_state, pack_whole
+from longfocus.memory.window import load_state, pack_state, pack_whole
 from longfocus.memory.writer import BookWriter
 from longfocus.model.cache import LongLlamaCache
 from longfocus.model.config import LongLlamaConfig
@@ -109,6 +109,8 @@ def read_steps(
 def _read_on(ids: torch.Tensor, loaded: LoadedModel, writer: BookWriter, begun: float) -> Iterator[Progress]:
     model: LongLlamaModel = loaded.model.model
     config, reading = model.config, writer.manifest.reading
+    if writer.progress.tokens == len(ids):
+        return
     before = writer.progress.seconds
     nothing = torch.empty((1, reading.key_heads, 0, reading.head_dim), dtype=model.dtype)
     state = _state(writer, config, model.dtype)
@@ -148,9 +150,6 @@ def _state(writer: BookWriter, config: LongLlamaConfig, dtype: torch.dtype) -> L
         )
         first = progress.entries - seen
         memories[layer] = RecentMemory.of(keys[:, :, first:].clone(), values[:, :, first:].clone(), reading.look_back)
-    if progress.tokens == writer.manifest.tokens:  # nothing is left to read, and nothing waits
-        whole = load_whole(writer.folder, writer.manifest, progress, memories, dtype)
-        return replace(LateState.start(config), tokens=progress.tokens, lower=whole)
     state = load_state(writer.folder, writer.manifest, progress, memories, dtype)
     if any(waiting.states.shape[-1] != config.hidden_size for waiting in state.waiting):
         raise BookError(f"{writer.folder} does not fit the model; read the document again")

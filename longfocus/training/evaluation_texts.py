@@ -6,15 +6,13 @@ have in common is left out where the files allow.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from longfocus.errors import DocumentError
 from longfocus.training.contamination import EvaluationTexts
-from longfocus.training.records import load_records, read_text, text_field
+from longfocus.training.records import load_records, read_bytes, read_text, text_field
 
 _QUESTION = 5
 """Fewest words of a question that is told by them: what `check_contamination` says of chance."""
@@ -78,11 +76,7 @@ def humaneval(path: Path) -> EvaluationTexts:
 
 def trec(path: Path) -> EvaluationTexts:
     """Questions of TREC (Li and Roth, 2002): each line a class, a space and the question, in Latin-1."""
-    try:
-        data = path.read_bytes()
-        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("latin-1").split("\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DocumentError(f"{path} cannot be read ({error})") from error
+    lines = read_bytes(path).decode("latin-1").split("\n")
     questions = [line.partition(" ")[2] for line in lines if line.strip()]
     if not questions or not all(questions):
         raise DocumentError(f"{path} is not in TREC's form; wanted a class, a space and a question on each line")

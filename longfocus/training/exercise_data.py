@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from longfocus.errors import RequestError
+from longfocus.training.examples import IGNORED
 from longfocus.training.exercises import EXERCISES, Writer
 
 
@@ -86,7 +87,7 @@ class ExerciseBatches(Dataset[dict[str, Tensor]]):
         return {
             "documents": torch.tensor([exercise.document for exercise in exercises]),
             "asked": torch.tensor([_padded(exercise.asked, longest, 0) for exercise in exercises]),
-            "labels": torch.tensor([_padded(exercise.labels, longest, -100) for exercise in exercises]),
+            "labels": torch.tensor([_padded(exercise.labels, longest, IGNORED) for exercise in exercises]),
         }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from longfocus.errors import RequestError
 from longfocus.loading.prompts import Frame, encode_frame, encode_text, frame_of
+from longfocus.training.examples import IGNORED
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Writer:
         """A stretch of a book; asked for is how it goes on, token by token."""
         ids = self.prose_ids(tokens - len(opening) + room)
         document, asked = ids[: tokens - len(opening)], ids[tokens - len(opening) :]
-        return Exercise("continuation", opening + document, asked, [-100, *asked[1:]])
+        return Exercise("continuation", opening + document, asked, [IGNORED, *asked[1:]])
 
     def _conversation(self, questions: Sequence[Question], room: int) -> tuple[list[int], list[int]]:
         """Questions and answers as turns of one conversation, as many as fit; at least one."""
@@ -105,7 +106,7 @@ class Writer:
             if number and len(ids) + len(before) + len(after) > room:
                 break
             ids += before + after
-            labels += [-100] * len(before) + after
+            labels += [IGNORED] * len(before) + after
         return ids[:room], labels[:room]
 
     def encode(self, text: str) -> list[int]:

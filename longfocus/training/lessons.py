@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from longfocus.loading.adapters import AdapterNote
 from longfocus.model.modeling import LongLlamaForCausalLM
+from longfocus.training.extend import lora
 from longfocus.training.recall import Bank, banked, recall
 
 
@@ -121,15 +122,14 @@ def with_lora(model: LongLlamaForCausalLM, rank: int, targets: list[str], first_
 
     The adapter's weights are float32, whatever the model's are, so that small steps are not lost.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
+    config = lora(
+        rank,
+        rank,
         target_modules=targets,
         layers_to_transform=list(range(first_layer, model.config.num_hidden_layers)),
         layers_pattern="layers",
-        task_type="CAUSAL_LM",
     )
     student = get_peft_model(model, config)
     for parameter in student.parameters():

@@ -26,9 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from longfocus.errors import RequestError
-
-IGNORED = -100
-"""The label of a place that has none."""
+from longfocus.training.examples import IGNORED
 
 _LOGITS_AT_ONCE = 20_000_000
 

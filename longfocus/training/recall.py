@@ -23,6 +23,7 @@ from longfocus.model.attend import Part
 from longfocus.model.cache import LongLlamaCache
 from longfocus.model.memory import DenseMemory, Entries, Memory
 from longfocus.model.modeling import LongLlamaForCausalLM, LongLlamaModel
+from longfocus.training.examples import IGNORED
 
 
 class UnseenMemory(Memory):
@@ -162,7 +163,7 @@ def recall(
         model.model.embed_tokens(asked), places.expand(len(asked), -1), with_all_rows(state, bank)
     )[0]
     wanted = labels[:, 1:]
-    counts = wanted != -100
+    counts = wanted != IGNORED
     logits = model.lm_head(states[:, :-1][counts]).float()
     losses = F.cross_entropy(logits, wanted[counts], reduction="none")
     return Recall(losses, logits.argmax(-1) == wanted[counts], counts.nonzero()[:, 0], state)

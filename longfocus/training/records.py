@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,22 @@ def read_text(path: Path) -> str:
         DocumentError: It is missing or damaged.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return data.decode("utf-8")
-    except (OSError, EOFError) as error:
-        raise DocumentError(f"{path} cannot be read ({error})") from error
+        return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DocumentError(f"{path} is not UTF-8 (byte {error.start})") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a file, unpacked where its name ends in `.gz`.
+
+    Raises:
+        DocumentError: It is missing or damaged.
+    """
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise DocumentError(f"{path} cannot be read ({error})") from error
 
 
 def _lines(path: Path, text: str) -> Iterator[Any]:
