@@ -10,7 +10,8 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -145,43 +146,31 @@ class BookWriter:
         Raises:
             BookError: The disk is full or fails; what was complete before stays valid.
         """
-        try:
-            return self._append(entries, window, late, tokens, seconds)
-        except OSError as error:
-            raise disk_error(self.folder, error) from None
-
-    def _append(
-        self,
-        entries: Mapping[int, tuple[Tensor, Tensor]],
-        window: Mapping[str, Tensor],
-        late: Mapping[int, Tensor],
-        tokens: int,
-        seconds: float,
-    ) -> Progress:
-        checksums = dict(self.progress.checksums)
-        added = 0
-        for layer, tensors in entries.items():
-            for name, tensor in zip(layer_files(layer), tensors, strict=True):
-                added = tensor.shape[1]
-                if not added:
-                    continue
-                data = raw_bytes(tensor.transpose(0, 1))
-                self._file(name).write(data)
-                checksums[name] = zlib.crc32(data, checksums[name])
-        for file in self._files.values():
-            file.flush()
-        step = self.progress.step + 1
-        files = {window_file(step): self._write(window_file(step), window)}
-        for start, states in late.items():
-            name = late_file(start)
-            before = self.progress.state_files.get(name)
-            files[name] = self._write(name, {"states": states}) if before is None else before
-        progress = Progress(step, tokens, self.progress.entries + added, checksums, files, seconds)
-        replace_file(self.folder / PROGRESS, json.dumps(asdict(progress)).encode())
-        for name in self.progress.state_files.keys() - files.keys():
-            (self.folder / name).unlink(missing_ok=True)
-        self.progress = progress
-        return progress
+        with _disk_errors(self.folder):
+            checksums = dict(self.progress.checksums)
+            added = 0
+            for layer, tensors in entries.items():
+                for name, tensor in zip(layer_files(layer), tensors, strict=True):
+                    added = tensor.shape[1]
+                    if not added:
+                        continue
+                    data = raw_bytes(tensor.transpose(0, 1))
+                    self._file(name).write(data)
+                    checksums[name] = zlib.crc32(data, checksums[name])
+            for file in self._files.values():
+                file.flush()
+            step = self.progress.step + 1
+            files = {window_file(step): self._write(window_file(step), window)}
+            for start, states in late.items():
+                name = late_file(start)
+                before = self.progress.state_files.get(name)
+                files[name] = self._write(name, {"states": states}) if before is None else before
+            progress = Progress(step, tokens, self.progress.entries + added, checksums, files, seconds)
+            replace_file(self.folder / PROGRESS, json.dumps(asdict(progress)).encode())
+            for name in self.progress.state_files.keys() - files.keys():
+                (self.folder / name).unlink(missing_ok=True)
+            self.progress = progress
+            return progress
 
     def _write(self, name: str, tensors: Mapping[str, Tensor]) -> int:
         """Write a safetensors file; returns its checksum."""
@@ -200,13 +189,11 @@ class BookWriter:
 
     def finish(self) -> None:
         """See that everything is on the disk, not only with the operating system."""
-        try:
+        with _disk_errors(self.folder):
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
             note_verified(self.folder, self.manifest)
-        except OSError as error:
-            raise disk_error(self.folder, error) from None
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -223,6 +210,15 @@ class BookWriter:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """What goes wrong with the disk, as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(folder, error) from None
 
 
 def disk_error(folder: Path, error: OSError) -> BookError:

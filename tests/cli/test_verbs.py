@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from longfocus import cli
 
@@ -16,11 +15,8 @@ TIMINGS = ["first_token", "total", "question_tokens", "answer_tokens", "tokens_p
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def on_one_thread(one_thread):
+    """All tests of this file."""
 
 
 @pytest.fixture(autouse=True)

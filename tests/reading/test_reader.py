@@ -27,11 +27,8 @@ from longfocus.reading.tokens import tokenize
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def on_one_thread(one_thread):
+    """All tests of this file."""
 
 
 def read(document, loaded, folder, **options):

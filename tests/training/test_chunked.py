@@ -24,14 +24,6 @@ FIELDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def llama():
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**FIELDS)).train()

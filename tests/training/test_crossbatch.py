@@ -19,14 +19,6 @@ TENSORS = load_file(GOLDEN / "cases.safetensors")
 SETTINGS = ("cross_batch_range", "cross_batch_stepping", "dataset_packing", "rope_theta")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_outputs_and_gradients_are_the_references(case):
     query, key, value = (

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
@@ -20,14 +19,6 @@ TEXTS = [
     "".join(f"{one}{two}{three}{four} " for one in "bdk" for two in "aeio" for three in "lmn" for four in "aeo") * 6
 ]
 STEPS = 5
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run_of(model: Path, out: Path, *callbacks: TrainerCallback, steps: int = STEPS, rate: float = 1e-2) -> Run:

@@ -31,12 +31,8 @@ FIELDS = {
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    """Seven places at a time; and one thread, which is faster for models this small."""
+    """Seven places at a time."""
     monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", 7 * FIELDS["vocab_size"])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def llama(**fields):

@@ -15,14 +15,6 @@ from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training.recall import UnseenMemory, banked, read_rows, recall, with_all_rows
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def model_of(layers: int = 5) -> LongLlamaForCausalLM:
     torch.manual_seed(0)
     config = LongLlamaConfig(
