@@ -152,7 +152,6 @@ def test_the_sample_session_has_the_form_of_a_real_one(tmp_path, tiny_folder, ti
     monkeypatch.chdir(tmp_path)
     for name in ("LONGFOCUS_BOOKS", "LONGFOCUS_CACHE"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
     read, find = transcript()
     Path(read.arguments[1]).write_text(f"The Mysterious Affair at Styles\n\n{tiny_document.text[:2500]}", "utf-8")
@@ -192,7 +191,7 @@ def test_the_sample_session(tmp_path, default_model_path):
     """What the README shows, but for times, ranks and scores."""
     with gzip.open(STYLES) as novel:
         (tmp_path / transcript()[0].arguments[1]).write_bytes(novel.read())
-    environment = os.environ | {"LONGFOCUS_BOOKS": str(tmp_path / "shelf"), "COLUMNS": "300", "PYTHONUTF8": "1"}
+    environment = os.environ | {"LONGFOCUS_BOOKS": str(tmp_path / "shelf"), "PYTHONUTF8": "1"}
     environment["LONGFOCUS_CACHE"] = str(default_model_path.parent.parent)
     for command in transcript():
         longfocus = [sys.executable, "-c", "import longfocus_cli; longfocus_cli.main()", *command.arguments]

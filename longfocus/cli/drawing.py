@@ -20,8 +20,8 @@ status = Console(stderr=True, highlight=False)
 
 
 def say(line: str) -> None:
-    """Tell the user something on stderr, as it stands."""
-    status.print(Text(plain(line)))
+    """Tell the user something on stderr, as it stands; a terminal folds long lines itself, a file keeps them whole."""
+    status.print(Text(plain(line)), soft_wrap=True)
 
 
 def draw_reading(steps: "Iterable[ReadProgress]", title: str) -> "ReadProgress":

@@ -25,7 +25,6 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFOCUS_BOOKS", str(tmp_path / "shelf"))
     monkeypatch.setenv("LONGFOCUS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
