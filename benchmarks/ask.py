@@ -21,7 +21,7 @@ def once(book: str) -> dict:
     from longfocus.asking.generation import Sampling
     from longfocus.cli.options import open_session
 
-    session = open_session(book, None)
+    session = open_session(book, None, "usual")
     opened = time.perf_counter() - begun
     stream = session.stream(QUESTION, sampling=Sampling(max_new_tokens=8))
     next(stream)

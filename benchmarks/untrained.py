@@ -81,7 +81,7 @@ def measure(text: str, name: str) -> None:
     from longfocus.loading.load import load
 
     model_options, read_options, top_k = SETTINGS[name]
-    loaded = load(**model_options)
+    loaded = load(adapter=None, **model_options)
     encode = loaded.tokenizer
     losses = []
     with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,7 @@ from typing import Any
 from longfocus.asking.faithfulness import Faithfulness, check_faithfulness
 from longfocus.asking.passages import Citation
 from longfocus.asking.session import Answer, Session
+from longfocus.loading.adapters import USUAL
 from longfocus.loading.load import LoadedModel, load
 from longfocus.memory.book import StoredBook
 from longfocus.memory.library import find_book, shelf_folder
@@ -27,19 +28,22 @@ class Book:
         self.session = session
 
     @classmethod
-    def open(cls, folder: str | Path, model: LoadedModel | str | Path | None = None) -> Book:
+    def open(
+        cls, folder: str | Path, model: LoadedModel | str | Path | None = None, adapter: str | Path | None = USUAL
+    ) -> Book:
         """Open a Book without reading it again.
 
         Args:
             folder: The Book's folder, or what `longfocus books` calls it.
             model: The model that read it, loaded or by name; None for the default model.
+            adapter: The adapter that it read with, as for `load`.
 
         Raises:
             BookError: No Book, a damaged one, one that is not complete, or one that another model read.
             CheckpointError: The model cannot be loaded.
         """
         stored = StoredBook.open(find_book(folder))
-        return cls(Session(stored, model if isinstance(model, LoadedModel) else load_for(stored, model)))
+        return cls(Session(stored, model if isinstance(model, LoadedModel) else load_for(stored, model, adapter)))
 
     @property
     def title(self) -> str:
@@ -81,18 +85,24 @@ class Book:
 
 
 def load_for(
-    book: StoredBook, model: str | Path | None = None, progress: Callable[[str], None] | None = None
+    book: StoredBook,
+    model: str | Path | None = None,
+    adapter: str | Path | None = USUAL,
+    progress: Callable[[str], None] | None = None,
 ) -> LoadedModel:
-    """Load a model with the memory layers and the window that a Book was read with."""
+    """Load a model with the memory layers and the window that a Book was read with; with its adapter or without."""
     reading = book.manifest.reading
-    return load(
-        model,
-        mem_layers=reading.memory_layers,
-        window=reading.window,
-        window_overlap=reading.overlap,
-        sink_tokens=reading.sinks,
-        progress=progress,
-    )
+    memory: dict[str, Any] = {
+        "mem_layers": reading.memory_layers,
+        "window": reading.window,
+        "window_overlap": reading.overlap,
+        "sink_tokens": reading.sinks,
+    }
+    loaded = load(model, adapter=adapter, progress=progress, **memory)
+    if adapter == USUAL and loaded.fingerprint != reading.fingerprint:  # it was read without, in the same layers
+        plain = load(model, adapter=None, progress=progress, **memory)
+        loaded = plain if plain.fingerprint == reading.fingerprint else loaded
+    return loaded
 
 
 def read(

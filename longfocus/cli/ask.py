@@ -12,6 +12,7 @@ def ask(
     model: Annotated[
         str | None, typer.Option(help="The model that read the Book, if it is not the default one.")
     ] = None,
+    adapter: Annotated[str, typer.Option(help="The adapter that it read with, as for `longfocus read`.")] = "usual",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON list with an object for each question.")
     ] = False,
@@ -29,7 +30,7 @@ def ask(
     from longfocus.cli.options import open_session, uses_of
 
     uses = uses_of(no_memory, window_only)
-    session = open_session(book, model)
+    session = open_session(book, model, adapter)
     from longfocus.asking.generation import Sampling
     from longfocus.asking.session import Answer
 

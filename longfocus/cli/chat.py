@@ -11,6 +11,7 @@ def chat(
     model: Annotated[
         str | None, typer.Option(help="The model that read the Book, if it is not the default one.")
     ] = None,
+    adapter: Annotated[str, typer.Option(help="The adapter that it read with, as for `longfocus read`.")] = "usual",
     citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
@@ -20,7 +21,7 @@ def chat(
     from longfocus.cli.options import open_session
     from longfocus.errors import RequestError
 
-    session = open_session(book, model)
+    session = open_session(book, model, adapter)
     from longfocus.asking.generation import Sampling
     from longfocus.asking.session import Answer, Conversation
 

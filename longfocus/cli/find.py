@@ -13,6 +13,7 @@ def find(
     model: Annotated[
         str | None, typer.Option(help="The model that read the Book, if it is not the default one.")
     ] = None,
+    adapter: Annotated[str, typer.Option(help="The adapter that it read with, as for `longfocus read`.")] = "usual",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     most: Annotated[int, typer.Option(help="Most passages.", min=1)] = 5,
 ) -> None:
@@ -20,7 +21,7 @@ def find(
     from longfocus.cli.drawing import draw_citations
     from longfocus.cli.options import open_session
 
-    passages = open_session(book, model).find(question, most)
+    passages = open_session(book, model, adapter).find(question, most)
     if as_json:
         found = [{k: v for k, v in asdict(passage).items() if v is not None} for passage in passages]
         print(json.dumps(found, ensure_ascii=False, indent=2))

@@ -38,8 +38,13 @@ def uses_of(no_memory: bool, window_only: bool) -> "Uses":
     return "nothing" if no_memory else "window" if window_only else "memory"
 
 
-def open_session(book: str | Path, model: str | None) -> "Session":
-    """Open a Book and load the model that read it."""
+def adapter_of(text: str) -> str | None:
+    """What `load` takes for `--adapter`."""
+    return None if text == "none" else text
+
+
+def open_session(book: str | Path, model: str | None, adapter: str) -> "Session":
+    """Open a Book and load the model and the adapter that read it."""
     from longfocus.cli.drawing import say, waiting
     from longfocus.memory.library import find_book
 
@@ -50,4 +55,4 @@ def open_session(book: str | Path, model: str | None) -> "Session":
         from longfocus.memory.book import StoredBook
 
         stored = StoredBook.open(folder)
-        return Session(stored, load_for(stored, model, say))
+        return Session(stored, load_for(stored, model, adapter_of(adapter), say))

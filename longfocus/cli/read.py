@@ -12,6 +12,12 @@ def read(
     model: Annotated[
         str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")
     ] = None,
+    adapter: Annotated[
+        str,
+        typer.Option(
+            help="A folder that `longfocus train` wrote; usual: the one that comes with the model; none: no adapter."
+        ),
+    ] = "usual",
     limit: Annotated[
         int | None, typer.Option(help="Most tokens to read; the middle of a longer document is left out.")
     ] = None,
@@ -31,7 +37,7 @@ def read(
 ) -> None:
     """Read a document once, into a book that can be asked."""
     from longfocus.cli.drawing import draw_reading, say, waiting
-    from longfocus.cli.options import layer_numbers
+    from longfocus.cli.options import adapter_of, layer_numbers
     from longfocus.memory.library import shelf_folder
     from longfocus.reading.documents import load_document
 
@@ -42,7 +48,14 @@ def read(
         from longfocus.loading.load import load
         from longfocus.reading.reader import read_steps
 
-        loaded = load(model, mem_layers=layers, window=window, window_overlap=overlap, progress=say)
+        loaded = load(
+            model,
+            adapter=adapter_of(adapter),
+            mem_layers=layers,
+            window=window,
+            window_overlap=overlap,
+            progress=say,
+        )
     if look_back is None:
         steps = read_steps(found, loaded, folder, most=limit)
     else:

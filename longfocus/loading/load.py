@@ -21,7 +21,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from longfocus.errors import CheckpointError, RequestError
-from longfocus.loading.adapters import AdapterNote, joint_fingerprint, put_in
+from longfocus.loading.adapters import USUAL, choose, joint_fingerprint, put_in
 from longfocus.loading.architectures import has_own_memory, to_longllama
 from longfocus.loading.defaults import TRAINED, UNTRAINED, BookHabits, training_free
 from longfocus.loading.fingerprint import fingerprint
@@ -56,7 +56,7 @@ class LoadedModel:
 def load(
     name_or_path: str | Path | None = None,
     *,
-    adapter: str | Path | None = None,
+    adapter: str | Path | None = USUAL,
     mem_layers: Sequence[int] | None = None,
     window: int | None = None,
     window_overlap: int | None = None,
@@ -69,15 +69,16 @@ def load(
 ) -> LoadedModel:
     """Load a checkpoint of the LLaMA family: LLaMA, Mistral, Qwen2, Qwen3 or LongLLaMA.
 
-    A LongLLaMA uses its memory as it was trained to. Any other checkpoint gets the memory of
-    `longfocus.loading.defaults`, which needs no training. The arguments from `mem_layers` to `last_context_length`
-    override either.
+    A LongLLaMA, and a model with an adapter, uses its memory as it was trained to. Any other checkpoint gets the
+    memory of `longfocus.loading.defaults`, which needs no training. The arguments from `mem_layers` to
+    `last_context_length` override either.
 
     Args:
         name_or_path: A folder, a .gguf file, a name on the Hugging Face hub, or one of `longfocus models`; None is
             the default model. What is not on this machine is fetched, once; a GGUF file is converted, once.
         adapter: A folder that `longfocus train` wrote: its weights are added to the model's, and the memory is the one
-            it was trained with.
+            it was trained with. "usual" is the one that comes with the default model, unless `mem_layers` are others
+            than it was trained with; None is the model as it is.
         mem_layers: Layers that have a memory.
         window: Most tokens that a layer attends to directly.
         window_overlap: How many tokens of a window stay in the next one; unless given, half of a `window` that is,
@@ -98,13 +99,13 @@ def load(
     say = progress if progress is not None else _say_nothing
     place = _device(device)
     numbers = _dtype(dtype, place)
-    taught = None if adapter is None else AdapterNote.read(Path(adapter))
     with quiet():
         found = find(name_or_path, revision, say)
+        taught = choose(adapter, found.name, mem_layers)
         fields = _read_json(found.folder / "config.json")
         config = _with_memory(
             to_longllama(fields, found.folder),
-            own={} if has_own_memory(fields) else None if taught is None else taught.memory,
+            own={} if has_own_memory(fields) else None if taught is None else taught.note.memory,
             window=window,
             asked={
                 "mem_layers": None if mem_layers is None else list(mem_layers),
@@ -121,11 +122,11 @@ def load(
     identity = fingerprint(files, config, vocabulary_files(found.folder), say)
     habits = TRAINED if has_own_memory(fields) else UNTRAINED
     if taught is not None:
-        if taught.base != identity:
+        if taught.note.base != identity and not taught.shipped:
             raise CheckpointError(f"The adapter in {adapter} was trained on another model than {found.name}.")
         with quiet():
-            model = put_in(model, Path(str(adapter)))
-        identity, habits = joint_fingerprint(identity, Path(str(adapter))), taught.habits
+            model = put_in(model, taught.folder)
+        identity, habits = joint_fingerprint(identity, taught.folder), taught.note.habits
     return LoadedModel(model, tokenizer, found.name, identity, found.folder, habits)
 
 

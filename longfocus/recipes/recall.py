@@ -66,7 +66,7 @@ def recall(
     """
     layers = [int(layer) for layer in memory_layers.split(",")]
     torch.manual_seed(seed)
-    loaded = load(model or None, mem_layers=layers)
+    loaded = load(model or None, adapter=None, mem_layers=layers)
     loaded.model.requires_grad_(False)
     student = with_lora(loaded.model, rank, ["q_proj", "k_proj", "v_proj", "o_proj"], first_layer)
     if start:

@@ -1,6 +1,7 @@
 """Adapters: what a run saved is what `load` puts into the model, and nothing else is taken for one."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ from peft import PeftModel
 from torch.testing import assert_close
 from transformers import LlamaForCausalLM
 
+from longfocus.books import Book, read
 from longfocus.errors import CheckpointError
+from longfocus.loading import adapters, whereabouts
 from longfocus.loading.adapters import NOTE, WEIGHTS, AdapterNote
-from longfocus.loading.defaults import BookHabits
+from longfocus.loading.default_model import DEFAULT_MODEL
+from longfocus.loading.defaults import UNTRAINED, BookHabits
 from longfocus.loading.load import load
 from longfocus.training.lessons import RecallLesson, with_lora
 
@@ -69,6 +73,47 @@ def test_transformers_and_peft_load_it_alone(tiny_folder, made):
     ids = torch.arange(40)[None]  # within one window
     with torch.no_grad():
         assert_close(theirs(ids).logits, student(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def shipped(made, tiny_folder, tmp_path, monkeypatch):
+    """The adapter as one that comes with the package, and the small model as the default one."""
+    folder = tmp_path / "adapters" / DEFAULT_MODEL
+    shutil.copytree(made[0], folder)
+    monkeypatch.setattr(adapters, "SHIPPED", folder.parent)
+    monkeypatch.setattr(whereabouts, "default_model_dir", lambda say: tiny_folder)
+    return folder
+
+
+def test_the_default_model_comes_with_its_adapter(shipped, made):
+    usual = load(**HOW)
+    assert usual.fingerprint == load(adapter=made[0], **HOW).fingerprint
+    assert usual.habits == BookHabits(0, 24)
+    assert load(mem_layers=[2], window=32, **HOW).fingerprint == usual.fingerprint
+    plain = load(adapter=None, **HOW)
+    assert plain.fingerprint != usual.fingerprint
+    assert plain.habits == UNTRAINED
+    assert load(mem_layers=[1, 2], **HOW).fingerprint == plain.fingerprint
+
+
+def test_an_adapter_that_is_shipped_fits_another_conversion_of_its_model(shipped, made):
+    for folder in (shipped, made[0]):
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        (shipped / NOTE).write_text(json.dumps(note | {"base": "0" * 64}), encoding="utf-8")
+    assert load(**HOW).habits == BookHabits(0, 24)
+    with pytest.raises(CheckpointError, match="was trained on another model"):
+        load(adapter=shipped, **HOW)
+
+
+def test_another_folder_of_the_same_weights_has_no_adapter(shipped, tiny_folder):
+    assert load(tiny_folder, **HOW).habits == UNTRAINED
+
+
+def test_a_book_is_opened_with_the_adapter_that_read_it(shipped, tiny_document, tmp_path):
+    for name, adapter in (("usual", "usual"), ("plain", None)):
+        read(tiny_document, load(adapter=adapter, **HOW), tmp_path / name)
+    assert Book.open(tmp_path / "usual").session.loaded.habits == BookHabits(0, 24)
+    assert Book.open(tmp_path / "plain").session.loaded.habits == UNTRAINED
 
 
 def test_another_model_is_refused(made, tmp_path):
