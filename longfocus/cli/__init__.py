@@ -36,6 +36,7 @@ VERBS = {
     "chat": "Talk with a book, one question after another.",
     "books": "List the books that have been read.",
     "train": "Teach a model to use memory, by a recipe.",
+    "eval": "Measure a model, at any length, with every answer kept.",
     "models": "List the models that can read, and where they are.",
     "demo": "Read a short book and ask it a question, to see it work.",
 }

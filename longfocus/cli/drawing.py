@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 from longfocus.cli.text import plain
 
 if TYPE_CHECKING:
     from longfocus.asking.passages import Citation
+    from longfocus.evaluation.runner import Figure
     from longfocus.reading.reader import ReadProgress
 
 status = Console(stderr=True, highlight=False)
@@ -75,6 +77,23 @@ def stream_text(pieces: Iterator[object]) -> object:
             last = piece
     print()
     return last
+
+
+def draw_figures(figures: "Iterable[Figure]") -> None:
+    """Print results as a table."""
+    table = Table("task", "subject", "length", "examples", "score", "95 %", "reading", "answer", box=None)
+    for figure in figures:
+        table.add_row(
+            figure.task,
+            plain(figure.subject),
+            figure.length,
+            str(figure.examples),
+            f"{figure.score:.3f}",
+            f"{figure.low:.3f} to {figure.high:.3f}",
+            f"{figure.reading_seconds:.1f} s",
+            f"{figure.seconds:.2f} s",
+        )
+    Console(width=140, markup=False).print(table)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Evaluations: tasks made up or read from files, subjects that take them, a runner that keeps every answer."""

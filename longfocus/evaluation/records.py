@@ -1,0 +1,94 @@
+"""Every answer of an evaluation, one line of JSON each; what a run that was stopped has done is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from longfocus.errors import DocumentError
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One question put to one subject.
+
+    Attributes:
+        task: The task's name.
+        subject: The subject's name.
+        identity: The subject's identity.
+        length: Of the document, as it was asked for.
+        seed: Of the run.
+        sheet: Number of the sheet.
+        question: Number of the question on its sheet.
+        prompt: Hash of document and question.
+        tokens: Of the document.
+        depth: Where the answer stands, from 0 to 1; None if unknown.
+        answers: What counts as an answer.
+        answer: What came; empty for tasks of prediction.
+        score: From 0 to 1; None for tasks of prediction.
+        loss: Summed negative log-likelihood in nats; None for other tasks.
+        predicted: Tokens predicted; 0 for other tasks.
+        reading_seconds: For reading the document, which its questions share.
+        seconds: For this answer.
+    """
+
+    task: str
+    subject: str
+    identity: str
+    length: str
+    seed: int
+    sheet: int
+    question: int
+    prompt: str
+    tokens: int
+    depth: float | None
+    answers: tuple[str, ...]
+    answer: str
+    score: float | None
+    loss: float | None
+    predicted: int
+    reading_seconds: float
+    seconds: float
+
+    @property
+    def place(self) -> tuple[str, str, str, int, int, int]:
+        """What there is one attempt of."""
+        return self.task, self.identity, self.length, self.seed, self.sheet, self.question
+
+
+class AttemptFile:
+    """A file of attempts, added to at its end.
+
+    Args:
+        path: The file; made when the first attempt is added. A last line that was cut off is dropped.
+
+    Raises:
+        DocumentError: It holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.attempts: list[Attempt] = []
+        if not path.exists():
+            return
+        whole = path.read_bytes()
+        lines = whole.split(b"\n")
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                fields = json.loads(line)
+                self.attempts.append(Attempt(**{**fields, "answers": tuple(fields["answers"])}))
+            except (ValueError, TypeError, KeyError):
+                raise DocumentError(f"line {number} of {path} is no attempt of an evaluation") from None
+        if lines[-1]:
+            os.truncate(path, len(whole) - len(lines[-1]))
+
+    def add(self, attempt: Attempt) -> None:
+        """Write one more; it is on the disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(attempt), ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.attempts.append(attempt)

@@ -1,0 +1,84 @@
+"""Passkey: a number hidden in sentences that say nothing.
+
+Mohtashami and Jaggi, "Landmark Attention", 2023, and the evaluation of LongLLaMA (Tworkowski et al., 2023) after it.
+`Passkey` measures a document in tokens and hides keys at depths spread evenly over the examples;
+`ReferencePasskey` is LongLLaMA's script: filling cut by characters, places and keys drawn by numpy from a seed.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+import numpy as np
+
+from longfocus.errors import RequestError
+from longfocus.evaluation.fitting import fit
+from longfocus.evaluation.task import Count, Length, Question, Sheet
+
+OPENING = (
+    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
+    "I will quiz you about the important information there."
+)
+FILLING = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+QUESTION = "What is the pass key? The pass key is"
+_REPEATS = 5000  # of the filling in the reference, which cannot be longer
+_DEPTHS = 10
+
+
+class Passkey:
+    """One key a document, at depths that come in turn: the middle of each tenth, in an order that mixes them."""
+
+    name = "passkey"
+    units: tuple[str, ...] = ("tokens",)
+    answer_tokens = 12
+    questions = 1
+
+    def sheet(self, length: Length, number: int, count: Count, questions: int, seed: int) -> Sheet:
+        """See `Task.sheet`; there is one question a document.
+
+        Raises:
+            RequestError: The length is too small for the key and what surrounds it.
+        """
+        drawn = f"passkey {seed} {length} {number}"
+        key = random.Random(drawn).randint(1, 50_000)
+        depth = (number * 3 % _DEPTHS + 0.5) / _DEPTHS
+
+        def make(characters: int) -> str:
+            filling = ((FILLING + " ") * (characters // len(FILLING) + 1))[:characters]
+            before = round(characters * depth)
+            return "\n".join((OPENING, filling[:before], hidden(key), filling[before:]))
+
+        return Sheet(fit(make, length.amount, count), (Question(QUESTION, (str(key),), depth),), drawn)
+
+    def score(self, question: Question, answer: str) -> float:
+        """1 if the first number in the answer is the key."""
+        return float(re.findall(r"\d+", answer.replace(",", ""))[:1] == [question.answers[0]])
+
+
+class ReferencePasskey(Passkey):
+    """As LongLLaMA's script makes them; a length is the number of characters of filling, a sheet's number its seed."""
+
+    name = "passkey-reference"
+    units: tuple[str, ...] = ("characters",)
+
+    def sheet(self, length: Length, number: int, count: Count, questions: int, seed: int) -> Sheet:
+        """See `Task.sheet`.
+
+        Raises:
+            RequestError: More filling is asked for than the script has.
+        """
+        whole = " ".join([FILLING] * _REPEATS)
+        if length.amount > len(whole):
+            raise RequestError(f"{length.amount} characters of filling were asked for, the reference has {len(whole)}")
+        draw = np.random.RandomState(seed + number)
+        before = int(draw.randint(0, length.amount))
+        key = int(draw.randint(1, 50_000))
+        parts = (OPENING, whole[:before], hidden(key), whole[: length.amount - before])
+        asked = Question(QUESTION, (str(key),), before / length.amount)
+        return Sheet("\n".join(parts), (asked,), f"passkey-reference {seed + number} {length}")
+
+
+def hidden(key: int) -> str:
+    """The sentence to be found."""
+    return f"The pass key is {key}. Remember it. {key} is the pass key."

@@ -1,0 +1,65 @@
+"""The verb `eval` on a small model."""
+
+import json
+import sys
+
+import pytest
+
+from longfocus import cli
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_one_thread(one_thread):
+    """All tests of this file."""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path, tiny_folder):
+    """Return a function that runs `longfocus eval ARGUMENTS` with the small model: exit status, stdout, stderr."""
+    from longfocus.cli import drawing
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
+        monkeypatch.setattr(sys, "argv", ["longfocus", "eval", *arguments, "--model", str(tiny_folder)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_a_table_and_every_answer(run, tmp_path):
+    arguments = ("passkey", "lines", "--lengths", "600,900", "--limit", "2", "--out", "kept")
+    status, out, err = run(*arguments)
+    assert status == 0
+    assert err.count("passkey 600 ") == err.count("lines 900 ") == 2
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[0][:3] == ["task", "subject", "length"]
+    assert [row[0] for row in rows[1:]] == ["passkey", "passkey", "lines", "lines"]
+    assert len((tmp_path / "kept" / "lines.jsonl").read_text().splitlines()) == 4
+    again = run(*arguments, "--json")
+    assert (again[0], again[2]) == (0, "")
+    found = json.loads(again[1])
+    assert [(f["task"], f["length"], f["examples"]) for f in found] == [
+        (task, length, 2) for task in ("passkey", "lines") for length in ("600", "900")
+    ]
+    assert all(0 <= f["low"] <= f["score"] <= f["high"] <= 1 for f in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("guess",), "there is no task guess; there are passkey"),
+        (("lines", "--lengths", "long"), "the length 'long' cannot be read"),
+        (("passkey", "--lengths", "20"), "the shortest has"),
+        (("perplexity", "--data", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(run, arguments, message):
+    status, _, err = run(*arguments)
+    assert status == 1
+    assert message in err
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,214 @@
+"""Every task: known facts of the sets it follows, exact lengths, and what a subject gets that knows all, or nothing."""
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import pytest
+
+from longfocus.errors import RequestError
+from longfocus.evaluation.fitting import fit
+from longfocus.evaluation.records import AttemptFile
+from longfocus.evaluation.runner import Plan, figures, run
+from longfocus.evaluation.task import Length, sheets
+from longfocus.evaluation.tasks import TASKS
+from longfocus.evaluation.tasks.lines import Lines, words
+from longfocus.evaluation.tasks.passkey import QUESTION, Passkey, ReferencePasskey
+from longfocus.evaluation.tasks.perplexity import Perplexity
+from longfocus.loading.prompts import encode_text
+
+SHORT = {"passkey-reference": Length(900, "characters"), "perplexity": Length(2000)}
+
+
+def by_words(text: str) -> int:
+    """A tokenizer for which the tests need no model."""
+    return len(text.split(" "))
+
+
+@dataclass
+class Known:
+    """A subject that has seen all answers beforehand, or none."""
+
+    answers: dict[str, str]
+    name: str = "known"
+    identity: str = "known"
+    read_documents: list[str] = field(default_factory=list)
+
+    def count(self, text):
+        return by_words(text)
+
+    @contextmanager
+    def read(self, document, on_progress=None):
+        self.read_documents.append(document)
+        yield self
+
+    def answer(self, question, most):
+        return self.answers.get(question, "I do not know.")
+
+    def loss(self, text):
+        return (0.0 if self.answers else 5.0 * by_words(text)), by_words(text)
+
+
+@pytest.fixture(params=TASKS)
+def task(request, reporting_data):
+    return TASKS[request.param](reporting_data)
+
+
+def test_who_knows_all_and_who_knows_none(task, tmp_path):
+    length = SHORT.get(task.name, Length(600))
+    made = list(sheets(task, length, by_words, examples=6, questions=1))
+    right = Known({sheet.questions[0].text: "".join(sheet.questions[0].answers[:1]) for sheet in made})
+    right.answers[""] = ""
+    plan = Plan((length,), 6, 1)
+    if len(right.answers) < 7 and task.answer_tokens:  # one question for all documents: the answer is in none of them
+        scores = [task.score(sheet.questions[0], f" {sheet.questions[0].answers[0]}.") for sheet in made]
+        assert scores == [1.0] * 6
+    else:
+        list(run(task, right, plan, kept := AttemptFile(tmp_path / "right.jsonl")))
+        (figure,) = figures(kept.attempts)
+        assert figure.score == 1.0
+        assert figure.examples == 6
+    list(run(task, Known({}), plan, kept := AttemptFile(tmp_path / "none.jsonl")))
+    (figure,) = figures(kept.attempts)
+    assert figure.score == pytest.approx(0.0 if task.answer_tokens else math.exp(5.0))
+
+
+def test_the_same_for_the_same_arguments(task):
+    length = SHORT.get(task.name, Length(600))
+    first, second, other = (list(sheets(task, length, by_words, examples=2, seed=seed)) for seed in (3, 3, 4))
+    assert first == second
+    assert first != other
+
+
+def test_units_are_the_tasks_own(task):
+    with pytest.raises(RequestError, match=f"{task.name} measures documents in"):
+        list(sheets(task, Length(5, "acres"), by_words, examples=1))
+
+
+@pytest.mark.parametrize("tokens", [200, 777, 5000, 20_011])
+def test_passkeys_have_the_length_exactly(tokens, tiny_model):
+    def count(text):
+        return len(encode_text(tiny_model.tokenizer, text))
+
+    for number in range(3):
+        sheet = Passkey().sheet(Length(tokens), number, count, 1, 0)
+        assert count(sheet.document) == tokens
+        (question,) = sheet.questions
+        assert f"The pass key is {question.answers[0]}." in sheet.document
+        place = sheet.document.index("The pass key is") / len(sheet.document)
+        assert place == pytest.approx(question.depth, abs=250 / len(sheet.document))
+
+
+def test_passkeys_lie_everywhere():
+    depths = [Passkey().sheet(Length(500), number, by_words, 1, 0).questions[0].depth for number in range(10)]
+    assert sorted(depths) == pytest.approx([0.05 + 0.1 * tenth for tenth in range(10)])
+    assert depths != sorted(depths)
+
+
+def test_the_references_passkeys(reference_count):
+    """Facts of LongLLaMA's script with OpenLLaMA's tokenizers, the beginning of the sequence counted."""
+    for characters, tokens in ((1000, 336), (8000, 2203), (30_000, 8069), (60_000, 16_071)):
+        sheet = ReferencePasskey().sheet(Length(characters, "characters"), 0, reference_count, 1, 555)
+        assert 1 + reference_count(f"{sheet.document}\n{QUESTION}") == tokens
+        if characters == 30_000:
+            assert sheet.questions[0].answers == ("15338",)
+    with pytest.raises(RequestError, match="the reference has 449999"):
+        ReferencePasskey().sheet(Length(450_000, "characters"), 0, by_words, 1, 0)
+
+
+@pytest.mark.parametrize(("answer", "score"), [("4711", 1), ("The key is 4,711.", 1), ("4711 or 12", 1), ("14711", 0)])
+def test_a_passkeys_answer_is_its_first_number(answer, score):
+    question = Passkey().sheet(Length(300), 0, by_words, 1, 0).questions[0]
+    assert Passkey().score(type(question)("", ("4711",)), answer) == score
+
+
+@pytest.mark.parametrize("lines", [1, 200, 902, 903, 4000])
+def test_lines_have_keys_once(lines):
+    sheet = Lines().sheet(Length(lines, "lines"), 0, by_words, 25, 7)
+    found = [line.split(": REGISTER_CONTENT is ") for line in sheet.document.split("\n") if line.startswith("line ")]
+    keys = [key.removeprefix("line ") for key, _ in found]
+    assert len(set(keys)) == lines
+    adjectives, nouns = words()
+    firsts = [key.split("-")[0] for key in keys]
+    assert len(set(firsts)) == lines
+    assert set(firsts) <= set(adjectives if lines <= len(adjectives) else nouns)
+    values = dict(zip(keys, [value.strip("<>") for _, value in found], strict=True))
+    assert len(sheet.questions) == min(25, lines) == len({question.text for question in sheet.questions})
+    for question in sheet.questions:
+        key = question.text.split("in line ")[1].split("?")[0]
+        assert question.answers == (values[key],)
+        assert keys[round(question.depth * lines)] == key
+
+
+def test_lines_fill_tokens_without_going_over():
+    for tokens in (90, 1000, 20_000):
+        sheet = Lines().sheet(Length(tokens), 0, by_words, 5, 0)
+        assert tokens - 8 < by_words(sheet.document) <= tokens
+    with pytest.raises(RequestError, match="no room for a line"):
+        Lines().sheet(Length(20), 0, by_words, 5, 0)
+    with pytest.raises(RequestError, match="there are words for 6679"):
+        Lines().sheet(Length(7000, "lines"), 0, by_words, 5, 0)
+
+
+@pytest.mark.parametrize(("answer", "score"), [("<77>.", 1), ("In line 12 it is 77", 1), ("77, not 78", 0), ("no", 0)])
+def test_a_lines_answer_is_its_last_number(answer, score):
+    question = Lines().sheet(Length(3, "lines"), 0, by_words, 1, 0).questions[0]
+    assert Lines().score(type(question)("", ("77",)), answer) == score
+
+
+def test_made_up_sheets_are_these_everywhere():
+    """Whoever runs them gets the same: a change here makes earlier results incomparable."""
+    made = Lines().sheet(Length(300, "lines"), 2, by_words, 25, 1), Passkey().sheet(Length(900), 3, by_words, 1, 1)
+    hashes = [sha256(repr((sheet.document, sheet.questions)).encode()).hexdigest()[:12] for sheet in made]
+    assert hashes == ["472afc18c4b1", "1bb5fc905f42"]
+
+
+def test_the_same_passage_behind_more_of_the_book(reporting_data):
+    task = Perplexity(reporting_data)
+    short, long = (task.sheet(Length(tokens), 1, by_words, 1, 0) for tokens in (300, 9000))
+    assert short.questions == long.questions
+    assert long.document.endswith(short.document)
+    assert [by_words(sheet.document) for sheet in (short, long)] == [300, 9000]
+    assert 1490 <= len(short.questions[0].text) <= 1500
+    with pytest.raises(RequestError, match="measured up to 64k"):
+        task.sheet(Length.parse("65k"), 0, by_words, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "shown"),
+    [
+        ("4k", Length(4096), "4k"),
+        ("1m", Length(1 << 20), "1024k"),
+        ("1000", Length(1000), "1000"),
+        (" 200 Lines", Length(200, "lines"), "200lines"),
+        ("2klines", Length(2000, "lines"), "2000lines"),
+    ],
+)
+def test_lengths(text, length, shown):
+    assert Length.parse(text) == length
+    assert str(length) == shown
+    assert Length.parse(shown) == length
+
+
+@pytest.mark.parametrize("text", ["", "k", "0", "-4k", "4.5k", "4k-lines"])
+def test_what_is_no_length(text):
+    with pytest.raises(RequestError, match="cannot be read"):
+        Length.parse(text)
+
+
+@pytest.mark.parametrize("each", [1, 3, 7])
+def test_fitting(each):
+    """Tokens of several characters, of which a text may have the last in part."""
+
+    def count(text):
+        return -(-len(text) // each)
+
+    for tokens in (10, 11, 5000, 123_457):
+        assert count(fit(lambda n: "x" * (n + 5), tokens, count)) == tokens
+    with pytest.raises(RequestError, match="the shortest has 5"):
+        fit(lambda n: "x" * (n + 5), 4, len)
+
+
+def test_fitting_takes_the_next_shorter():
+    assert len(fit(lambda n: "x" * (10 * n), 57, len)) == 50
