@@ -1,6 +1,8 @@
 """Which layers, how many sinks, how many entries: what an untrained model makes of memory, by measurement.
 
-    python benchmarks/untrained.py BOOK.txt [--settings NAME,...]
+    python benchmarks/untrained.py BOOK.txt [--settings NAME,...] [--adapter FOLDER]
+
+The setting "trained" is the model with an adapter, for comparison: the one that comes with it, unless another is named.
 
 Two measures on a document of which the model has read all but the end:
     perplexity   of the next 448 tokens, mean over three places of the book, 8,192 tokens read before each
@@ -39,6 +41,8 @@ SETTINGS = {
     "look back 2048": ({}, {"look_back": 2048}, 16),
     "look back all": ({}, {"look_back": None}, 16),
     "window 2048": ({"window": 2048}, {}, 16),
+    "trained": ({"adapter": "usual"}, {}, None),
+    "trained best 16": ({"adapter": "usual"}, {}, 16),
 }
 
 
@@ -75,13 +79,15 @@ def loss(loaded, state, ids: list[int], first: int) -> float:
     return -float(chosen.mean())
 
 
-def measure(text: str, name: str) -> None:
+def measure(text: str, name: str, adapter: str) -> None:
     from longfocus.asking.generation import Sampling
     from longfocus.asking.session import Session
     from longfocus.loading.load import load
 
     model_options, read_options, top_k = SETTINGS[name]
-    loaded = load(adapter=None, **model_options)
+    if "adapter" in model_options:
+        model_options = {"adapter": adapter}
+    loaded = load(**{"adapter": None, **model_options})
     encode = loaded.tokenizer
     losses = []
     with tempfile.TemporaryDirectory() as folder:
@@ -112,11 +118,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("book")
     parser.add_argument("--settings", default=",".join(SETTINGS))
+    parser.add_argument("--adapter", default="usual")
     args = parser.parse_args()
     document = load_document(args.book)
     print(f"{'setting':>16} {'perplexity':>11} {'find@1':>7} {'find@3':>7} {'cite@1':>7} {'cite@3':>7} {'key nll':>9}")
     for name in args.settings.split(","):
-        measure(document.text[slice(*document.body)], name)
+        measure(document.text[slice(*document.body)], name, args.adapter)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """`longfocus train`: a run by a recipe; each recipe is a verb of its own, its parameters are the options."""
 
+import os
 import re
 from collections.abc import Callable
 from importlib import import_module
 from inspect import Parameter, Signature, getdoc, signature
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -16,6 +18,9 @@ def train() -> None:
 
 def command() -> Any:
     """The command with a verb for each recipe."""
+    # Read by torch before its first allocation. Training fills and frees much memory at each step; in large pages it
+    # has half as many page faults.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from longfocus.recipes import RECIPES
 
     app = typer.Typer(
@@ -34,27 +39,68 @@ def command() -> Any:
     return get_command(app)
 
 
+COMMON = {
+    "merge": (Path | None, "Also write a whole model, with what was learnt put into its weights, to this new folder."),
+    "push": (
+        str | None,
+        "Upload what comes out to this repository (owner/name) of the Hugging Face hub, made private if it is new; of "
+        "a merged model that.",
+    ),
+    "tensorboard": (bool, "Write what is logged for TensorBoard as well, to the folder `runs` of the run's folder."),
+}
+"""The options that each recipe has besides its own: types and explanations."""
+
+
 def _as_verb(recipe: Callable[..., Any]) -> Callable[..., None]:
     """A function with the recipe's parameters as options, explained by its docstring, that trains what it returns."""
 
     def verb(**fields: Any) -> None:
-        from longfocus.cli.drawing import say
-        from longfocus.training.engine import train as run
-
-        made = recipe(**fields)
-        run(made, say)
-        print(made.arguments.output_dir)
+        merge, push, tensorboard = (fields.pop(name) for name in COMMON)
+        _run(recipe, fields, merge, push, tensorboard)
 
     hints, words = get_type_hints(recipe), _explained(getdoc(recipe) or "")
-    parameters = []
-    for name, given in signature(recipe).parameters.items():
-        option = typer.Option(f"--{name.replace('_', '-')}", help=words.get(name))
-        annotated: Any = Annotated.__class_getitem__((hints[name], option))  # type: ignore[attr-defined]
-        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=given.default, annotation=annotated))
+    parameters = [
+        _option(name, hints[name], given.default, words.get(name))
+        for name, given in signature(recipe).parameters.items()
+    ]
+    parameters += [_option(name, kind, False if kind is bool else None, said) for name, (kind, said) in COMMON.items()]
     # typer reads a function's parameters off its signature
     vars(verb)["__signature__"] = Signature(parameters)
     verb.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return verb
+
+
+def _option(name: str, kind: Any, default: Any, words: str | None) -> Parameter:
+    flag = f"--{name.replace('_', '-')}"
+    annotated: Any = Annotated.__class_getitem__((kind, typer.Option(flag, help=words)))  # type: ignore[attr-defined]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotated)
+
+
+def _run(
+    recipe: Callable[..., Any], fields: dict[str, Any], merge: Path | None, push: str | None, tensorboard: bool
+) -> None:
+    """Train what the recipe returns; process 0 also merges and uploads what came out, and prints where it is."""
+    from dataclasses import replace
+
+    from longfocus.cli.drawing import say
+    from longfocus.training.engine import train as train_run
+    from longfocus.training.merged import is_merged, write_merged
+    from longfocus.training.publishing import check_push
+    from longfocus.training.publishing import push as upload
+
+    if push is not None:
+        check_push(push)  # now rather than after hours of training
+    made = replace(recipe(**fields), recipe=recipe.__name__, fields=fields, tensorboard=tensorboard)
+    if merge is not None:
+        is_merged(made.folder, merge)
+    train_run(made, say)
+    if not made.arguments.should_save:
+        return
+    if merge is not None:
+        write_merged(made, merge)
+    if push is not None:
+        say(f"pushed to {upload(merge or made.folder, push)}")
+    print(merge or made.folder)
 
 
 def _explained(doc: str) -> dict[str, str]:

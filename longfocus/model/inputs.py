@@ -28,6 +28,22 @@ def token_mask(mask: Tensor | None, batch: int, length: int, window: int) -> Ten
     return None if bool(tokens.all()) else tokens
 
 
+def pairwise_mask(mask: Tensor | None, batch: int, length: int, fits: bool) -> Tensor | None:
+    """Which tokens see which, [B, 1, L, L] bool, where the mask says that; else None.
+
+    Raises:
+        ValueError: It does not fit the input, or the input is more than one window (`fits` says whether it is one).
+    """
+    if mask is None or mask.dim() != 4:
+        return None
+    if mask.dtype != torch.bool or mask.shape not in ((batch, 1, length, length), (1, 1, length, length)):
+        wanted = (batch, 1, length, length)
+        raise ValueError(f"attention_mask is {tuple(mask.shape)} of {mask.dtype}, expected {wanted} of torch.bool")
+    if not fits:
+        raise ValueError("an attention_mask of pairs is for an input of one window and no window before it")
+    return mask.expand(batch, -1, -1, -1)
+
+
 def count_positions(
     given: Tensor | None, keep: Tensor | None, state: LongLlamaCache, batch: int, length: int, device: torch.device
 ) -> Tensor:

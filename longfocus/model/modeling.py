@@ -21,7 +21,7 @@ from transformers.modeling_outputs import (
 from .cache import LayerState, LongLlamaCache
 from .config import LongLlamaConfig
 from .generation import LongLlamaGenerationMixin
-from .inputs import count_positions, token_mask
+from .inputs import count_positions, pairwise_mask, token_mask
 from .layers import LongLlamaDecoderLayer, LongLlamaRMSNorm
 from .rope import RotaryEmbedding
 from .spill import make_room, open_window, spill_all, spill_between
@@ -100,7 +100,8 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         Args:
             input_ids: [B, L]; or else `inputs_embeds` [B, L, E].
             attention_mask: 1 for tokens and 0 for padding; its last L columns count. Padding may stand anywhere and
-                changes nothing for the tokens of a row.
+                changes nothing for the tokens of a row. Or, for an input of one window, which tokens see which in it,
+                [B, 1, L, L] bool; what they see of memory stays.
             position_ids: [B, L]; only differences within a window matter.
             past_key_values: A state returned before; it stays valid as it is.
             inputs_embeds: See `input_ids`.
@@ -128,10 +129,11 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         state = self._state(past_key_values, batch, attention_mask, length)
         if state.window and not use_cache:
             raise ValueError("a state with tokens in its window can only be continued with use_cache=True")
-        keep = token_mask(attention_mask, batch, length, state.window)
+        last = self.config.last_context_length if last_context_length is None else last_context_length
+        pairs = pairwise_mask(attention_mask, batch, length, not state.window and length <= last)
+        keep = token_mask(attention_mask, batch, length, state.window) if pairs is None else None
         positions = count_positions(position_ids, keep, state, batch, length, inputs_embeds.device)
 
-        last = self.config.last_context_length if last_context_length is None else last_context_length
         fresh, seen = state.live() == 0, state.seen  # rows with an empty window send each piece to memory
         outputs: list[tuple[Piece, Tensor]] = []
         between: list[list[tuple[Piece, Tensor]]] = []
@@ -142,6 +144,7 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
                 piece.take(positions),
                 state,
                 keep=piece.keep,
+                allowed=pairs,
                 look=look and piece.final,
                 deep=deep,
                 checkpointed=checkpointed,
@@ -198,6 +201,7 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         *,
         layers: range | None = None,
         keep: Tensor | None = None,
+        allowed: Tensor | None = None,
         look: bool = False,
         deep: bool = False,
         checkpointed: bool = False,
@@ -210,6 +214,7 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
             state: The state before the window. Layers that are not run keep theirs.
             layers: Which layers to run; None for all of them and the norm behind them.
             keep: Which columns are tokens rather than padding, [B, T] bool; None means all.
+            allowed: Which tokens of the window each new one sees, [B, 1, T, S] bool; None means all up to itself.
             look: Whether to return attention weights.
             deep: Whether to return the hidden states between layers.
             checkpointed: Whether to compute layers anew for gradients.
@@ -234,7 +239,14 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
             if self.rotary.depends_on_length:
                 before = replace(before, rotated=None)
             layer = self.layers[index]
-            given = (states, rotary, self.rotary.attention_scaling, before, window.allowed, look)
+            given = (
+                states,
+                rotary,
+                self.rotary.attention_scaling,
+                before,
+                window.allowed if allowed is None else allowed,
+                look,
+            )
             if checkpointed and index % self.config.gradient_checkpoint_every_ith == 0:
                 states, after[index], seen = self._gradient_checkpointing_func(layer, *given, use_reentrant=False)
             else:

@@ -24,7 +24,6 @@ _KINDS = {
     "quotations": 1.5,
     "topics": 1.0,
     "hops": 0.5,
-    "continuation": 1.5,
 }
 
 
@@ -41,7 +40,9 @@ def recall(
     short: int = 150,
     middle: int = 250,
     long: int = 100,
-    bank: int = 16_384,
+    bank: int = 8192,
+    prose: float = 4.0,
+    keep: float = 1.0,
     seed: int = 1,
     save_every: int = 25,
 ) -> Run:
@@ -61,6 +62,8 @@ def recall(
         middle: Batches of 4 documents of 2,048 to 4,096 tokens.
         long: Batches of 2 documents of 8,192 tokens.
         bank: Entries of earlier documents that are seen as well.
+        prose: How often a book's own next words are asked for, where all other exercises together come nine times.
+        keep: How much it counts that these are predicted as without the adapter.
         seed: Of the exercises and of the adapter's first weights.
         save_every: Steps between checkpoints.
     """
@@ -73,10 +76,11 @@ def recall(
         set_peft_model_state_dict(student, load_file(Path(start) / "adapter_model.safetensors"))
     books = load_book_questions(data / "narrativeqa" / "qa_valid_test.jsonl.gz", data / "books" / "index.json")
     room = min(448, loaded.model.config.stride)
+    kinds = {**_KINDS, "continuation": prose}
     stages = (
-        Stage(short, 4, (1024, 2048, 2048), _KINDS, room),
-        Stage(middle, 4, (2048, 4096), _KINDS, room),
-        Stage(long, 2, (8192,), _KINDS, room),
+        Stage(short, 4, (1024, 2048, 2048), kinds, room),
+        Stage(middle, 4, (2048, 4096), kinds, room),
+        Stage(long, 2, (8192,), kinds, room),
     )
     arguments = TrainingArguments(
         output_dir=str(out),
@@ -101,4 +105,4 @@ def recall(
     )
     data_set = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed)
     note = AdapterNote.of(loaded.fingerprint, loaded.model.config, BookHabits(look_back=0, top_k=None))
-    return Run(RecallLesson(student, bank, note), data_set, arguments)
+    return Run(RecallLesson(student, bank, note, keep), data_set, arguments)

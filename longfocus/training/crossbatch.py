@@ -5,7 +5,8 @@ section 3 and appendix A). Each row of a batch is one window. Besides itself, ca
 rows before it: with packing, some are earlier windows of its own document (positives), the others are of other
 documents (negatives). Gradients flow into all of them, so a model learns keys that stand out from a crowd.
 
-Which rows are seen agrees with LongLLaMA's released training code; nothing is ever seen from a later row.
+Which rows `CrossBatch` lets see which agrees with LongLLaMA's released training code; nothing is ever seen from a later
+row. `CrossDocuments` is the form in which the paper trained its small models.
 
 Shapes: B rows, S tokens of a row, H query heads, G key heads, D head_dim, r rows seen at most.
 """
@@ -81,6 +82,60 @@ class CrossBatch:
         return Entries(laid[0], laid[1], keep)
 
 
+@dataclass(frozen=True)
+class CrossDocuments:
+    """Which rows of a batch see which, in the paper's first form (section 3.2).
+
+    A row sees the earlier windows of its own document and those at the same places of the documents after it, the first
+    one coming after the last. So all have equally many negatives, and none sees a window that is not further back in
+    its document than its own.
+
+    Attributes:
+        documents: Of how many documents windows are seen, its own included: the paper's d. With 1 there are no
+            negatives, with 0 nothing is seen.
+        packing: How many rows in a row are one document's windows. With 2, what is seen is the paper's C_prev.
+
+    Raises:
+        ValueError: A number that makes no sense.
+    """
+
+    documents: int
+    packing: int = 2
+
+    def __post_init__(self) -> None:
+        if self.documents < 0:
+            raise ValueError(f"a row is to see windows of {self.documents} documents, must be 0 or more")
+        if self.packing < 1:
+            raise ValueError(f"the packing is {self.packing}, must be 1 or more")
+
+    def positives_and_negatives(self, batch: int) -> list[tuple[int, int]]:
+        """For each row, how many windows it sees of its own document and how many of others.
+
+        Raises:
+            ValueError: The batch is not made of whole packs.
+        """
+        documents = self._documents(batch)
+        places = [row % self.packing for row in range(batch)]
+        return [(place * min(documents, 1), place * max(documents - 1, 0)) for place in places]
+
+    def gather(self, keys: Tensor, values: Tensor) -> Entries:
+        """What each row sees of the others: of keys and values [B, G, S, D] entries [B, G, r * S, D], its own first."""
+        batch, groups, length, dim = keys.shape
+        documents, before = self._documents(batch), self.packing - 1
+        row = torch.arange(batch, device=keys.device)[:, None, None]
+        other = torch.arange(documents, device=keys.device)[:, None]
+        window = torch.arange(before, device=keys.device)
+        rows = ((row // self.packing + other) % (batch // self.packing) * self.packing + window).flatten(1)
+        keep = (window < row % self.packing).expand(-1, documents, -1).flatten(1)  # [B, r]
+        laid = [held[rows].transpose(1, 2).reshape(batch, groups, -1, dim) for held in (keys, values)]
+        return Entries(laid[0], laid[1], keep.repeat_interleave(length, dim=1))
+
+    def _documents(self, batch: int) -> int:
+        if batch % self.packing:
+            raise ValueError(f"a batch of {batch} rows cannot be made of packs of {self.packing}")
+        return min(self.documents, batch // self.packing)
+
+
 class CrossBatchMemory(Memory):
     """What a memory layer sees besides its window while it is trained: other rows of the same batch.
 
@@ -89,7 +144,7 @@ class CrossBatchMemory(Memory):
         found: What they see; made anew for each window, by `beside`.
     """
 
-    def __init__(self, seen: CrossBatch, found: Entries | None = None) -> None:
+    def __init__(self, seen: CrossBatch | CrossDocuments, found: Entries | None = None) -> None:
         self._seen = seen
         self._found = found
 

@@ -18,12 +18,12 @@ _QUESTION = 5
 """Fewest words of a question that is told by them: what `check_contamination` says of chance."""
 
 
-def narrativeqa(questions: Path, summaries: Path, split: str = "test") -> list[EvaluationTexts]:
+def narrativeqa(questions: Path, summaries: Path | None, split: str = "test") -> list[EvaluationTexts]:
     """Questions, answers and summaries of NarrativeQA (Kocisky et al., 2018), as a set of each.
 
     Args:
         questions: Records with document_id, set, question and a list of answers.
-        summaries: Records with document_id and summary_tokenized.
+        summaries: Records with document_id and summary_tokenized; None leaves that set out.
         split: Which `set` counts.
 
     Raises:
@@ -32,21 +32,23 @@ def narrativeqa(questions: Path, summaries: Path, split: str = "test") -> list[E
     asked = _of_split(questions, "set", split)
     ids = frozenset(text_field(record, "document_id") for record in asked)
     answers = [answer for record in asked for answer in _value(record, "answers", list, questions)]
-    told = [record for record in load_records(summaries) if text_field(record, "document_id") in ids]
     name = f"NarrativeQA {split}"
-    return [
+    found = [
         EvaluationTexts(f"{name} questions", [text_field(record, "question") for record in asked], ids, _QUESTION),
         EvaluationTexts(f"{name} answers", answers),
-        EvaluationTexts(f"{name} summaries", [text_field(record, "summary_tokenized") for record in told]),
     ]
+    if summaries is not None:
+        told = [record for record in load_records(summaries) if text_field(record, "document_id") in ids]
+        found.append(EvaluationTexts(f"{name} summaries", [text_field(record, "summary_tokenized") for record in told]))
+    return found
 
 
 def narrativeqa_books(index: Path, split: str = "test") -> EvaluationTexts:
     """The books that NarrativeQA's questions are about.
 
     Args:
-        index: Records of the books with file (its path from the folder above the index's), body_start and body_end
-            (characters of the story in the file), title, narrativeqa_set and narrativeqa_document_id.
+        index: Records of the books with file (its path from the index's folder or the one above), body_start and
+            body_end (characters of the story in the file), title, narrativeqa_set and narrativeqa_document_id.
         split: Which `narrativeqa_set` counts.
 
     Raises:
@@ -55,7 +57,9 @@ def narrativeqa_books(index: Path, split: str = "test") -> EvaluationTexts:
     books = _of_split(index, "narrativeqa_set", split)
     names = ("file", "title", "narrativeqa_document_id")
     ids = frozenset(text_field(book, name) for book in books for name in names)
-    files = [index.parent.parent / text_field(book, "file") for book in books]
+    folders = index.parent, index.parent.parent
+    beside = [[folder / text_field(book, "file") for folder in folders] for book in books]
+    files = [next((path for path in paths if path.is_file()), paths[-1]) for paths in beside]
     spans = [(_value(book, "body_start", int, index), _value(book, "body_end", int, index)) for book in books]
 
     def texts() -> Iterator[str]:
@@ -92,6 +96,16 @@ def webquestions(path: Path) -> EvaluationTexts:
 def longchat(path: Path) -> EvaluationTexts:
     """Conversations of LongChat's retrieval of topics: records with conversation."""
     return EvaluationTexts("LongChat topics", [text_field(record, "conversation") for record in load_records(path)])
+
+
+def anima_topics(path: Path) -> EvaluationTexts:
+    """Conversations of which Anima 100K's prompts on topics are made: records with CONVERSATION."""
+    return EvaluationTexts("Anima topics", [text_field(record, "CONVERSATION") for record in load_records(path)])
+
+
+def anima_prompt(path: Path) -> EvaluationTexts:
+    """Anima 100K's own prompts on topics, each a record of conversations: records with prompt."""
+    return EvaluationTexts("Anima prompts", [text_field(record, "prompt") for record in load_records(path)])
 
 
 def _of_split(path: Path, field: str, split: str) -> list[Any]:

@@ -39,7 +39,7 @@ class Stage:
 
 
 class ExerciseBatches(Dataset[dict[str, Tensor]]):
-    """What `recall` takes: "documents" [B, N], "asked" [B, T] and "labels" [B, T].
+    """What `RecallLesson` takes: "documents" [B, N], "asked" [B, T], "labels" [B, T] and "prose" [B].
 
     Args:
         tokenizer: The model's.
@@ -88,6 +88,7 @@ class ExerciseBatches(Dataset[dict[str, Tensor]]):
             "documents": torch.tensor([exercise.document for exercise in exercises]),
             "asked": torch.tensor([_padded(exercise.asked, longest, 0) for exercise in exercises]),
             "labels": torch.tensor([_padded(exercise.labels, longest, IGNORED) for exercise in exercises]),
+            "prose": torch.tensor([exercise.kind == "continuation" for exercise in exercises]),
         }
 
 

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor, nn
 
-from longfocus.loading.adapters import AdapterNote
+from longfocus.errors import CheckpointError
+from longfocus.loading.adapters import WEIGHTS, AdapterNote
+from longfocus.loading.weights import SAFETENSORS
 from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training.extend import lora
-from longfocus.training.recall import Bank, banked, recall
+from longfocus.training.recall import Bank, banked, predict_without_memory, recall
 
 
 class Lesson(nn.Module):
@@ -24,7 +28,16 @@ class Lesson(nn.Module):
 
     Attributes:
         student: The model that learns: a transformers model, or a peft model around one.
+        note: What an adapter with memory says of itself, saved with it.
+        splits_context: Whether the rows of a batch may be divided among processes (`longfocus.training.parallel`): the
+            student attends to everything before a token and has no memory, the loss is the mean over labels, and
+            `forward` also takes `position_ids` and `shift_labels`.
+        whole: While it is saved, its whole `state_dict`, where weights are divided among processes.
     """
+
+    note: AdapterNote | None = None
+    splits_context: bool = False
+    whole: dict[str, Tensor] | None = None
 
     def __init__(self, student: Any) -> None:
         super().__init__()
@@ -35,6 +48,15 @@ class Lesson(nn.Module):
         """The student without what peft put around it."""
         return self.student.get_base_model() if hasattr(self.student, "get_base_model") else self.student
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers of which FSDP gathers the weights one by one; of a student with memory all at once.
+
+        Gradients reach its layers through memory as well, and FSDP, which looks for them in a layer's outputs, would
+        have put the weights away that they need.
+        """
+        return list(getattr(self.model, "_no_split_modules", None) or ()) if self.splits_context else []
+
     def carried(self) -> dict[str, Tensor]:
         """What a run that goes on from a checkpoint needs besides weights and optimizer; nothing, usually."""
         return {}
@@ -43,26 +65,56 @@ class Lesson(nn.Module):
         """Take back what `carried` gave."""
 
     def save(self, folder: Path) -> None:
-        """Write the student's weights (of a peft model the adapter's), and what is carried."""
-        extra = {"save_embedding_layers": False} if hasattr(self.student, "peft_config") else {}
-        self.student.save_pretrained(folder, **extra)
-        if tensors := self.carried():
-            save_file(tensors, folder / _CARRIED)
+        """Write the student's weights (of a peft model the adapter's) and the note."""
+        options: dict[str, Any] = {"save_embedding_layers": False} if self._has_adapter else {}
+        if self.whole is not None:
+            options["state_dict"] = {name.removeprefix("student."): tensor for name, tensor in self.whole.items()}
+        self.student.save_pretrained(folder, **options)
+        if self.note is not None:
+            self.note.write(folder)
 
     def restore(self, folder: Path) -> None:
-        """Read what `save` wrote."""
-        peft = hasattr(self.student, "peft_config")
-        weights = load_file(folder / ("adapter_model.safetensors" if peft else "model.safetensors"))
-        if peft:
-            from peft import set_peft_model_state_dict
+        """Read what `save` wrote.
 
-            set_peft_model_state_dict(self.student, weights)
-        else:
-            self.student.load_state_dict(weights, strict=False)  # tied weights are written once
-        self.carry_on(load_file(folder / _CARRIED) if (folder / _CARRIED).exists() else {})
+        Raises:
+            CheckpointError: It is missing, or of another student.
+        """
+        path = folder / (WEIGHTS if self._has_adapter else SAFETENSORS)
+        try:
+            if self._has_adapter:
+                _restore_adapter(self.student, load_file(path))
+            else:
+                load_model(self.student, path)  # knows that tied weights are written once
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path} does not hold the weights of this student ({reason}).") from error
+
+    def save_carried(self, folder: Path, process: int = 0) -> None:
+        """Write what this process carries, if anything."""
+        if tensors := self.carried():
+            save_file(tensors, folder / _carried_file(process))
+
+    def restore_carried(self, folder: Path, process: int = 0) -> None:
+        """Read what `save_carried` wrote for this process."""
+        path = folder / _carried_file(process)
+        self.carry_on(load_file(path) if path.exists() else {})
+
+    @property
+    def _has_adapter(self) -> bool:
+        return hasattr(self.student, "peft_config")
 
 
-_CARRIED = "carried.safetensors"
+def _restore_adapter(student: Any, weights: dict[str, Tensor]) -> None:
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    wanted = get_peft_model_state_dict(student, save_embedding_layers=False).keys()
+    if odd := sorted(wanted ^ weights.keys()):  # peft would pass over both kinds
+        raise ValueError(f"{len(odd)} weights are in one of them only, such as {odd[0]}")
+    set_peft_model_state_dict(student, weights)
+
+
+def _carried_file(process: int) -> str:
+    return f"carried-{process}.safetensors" if process else "carried.safetensors"
 
 
 class RecallLesson(Lesson):
@@ -72,21 +124,33 @@ class RecallLesson(Lesson):
         student: Ours, with memory layers; or peft around it.
         bank: How many entries of documents read in earlier steps are seen as well, in each memory layer.
         note: What an adapter says of itself, saved with it.
+        keep: How much it counts in rows of prose that the student, a peft model, predicts what it predicted without
+            its adapter and without memory. Exercises in recall alone make a small model forget how to write.
     """
 
-    def __init__(self, student: Any, bank: int = 0, note: AdapterNote | None = None) -> None:
+    def __init__(self, student: Any, bank: int = 0, note: AdapterNote | None = None, keep: float = 0.0) -> None:
         super().__init__(student)
         self.bank_entries = bank
         self.note = note
+        self.keep = keep
         self._bank: Bank = {}
 
-    def forward(self, documents: Tensor, asked: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Mean over the rows of the mean loss of a row's answers; the arguments are those of `recall`.
+    def forward(
+        self, documents: Tensor, asked: Tensor, labels: Tensor, prose: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Mean over the rows of the mean loss of a row's answers; other arguments are those of `recall`.
 
         A row of many answers, or of a whole page to be continued, weighs no more than one with a single number.
 
+        Args:
+            documents: See `recall`.
+            asked: See there.
+            labels: See there.
+            prose: Which rows are a book's own words, [B] bool; None for none.
+
         Returns:
-            "loss", and without gradient "accuracy": the share of the answers' tokens that were the likeliest.
+            "loss", and without gradient "accuracy": the share of the answers' tokens that were the likeliest; and
+            "strayed": the divergence, in nats a token of prose, from what was predicted without the adapter.
         """
         model: LongLlamaForCausalLM = self.model
         found = recall(model, documents, asked, labels, self._bank or None)
@@ -94,13 +158,18 @@ class RecallLesson(Lesson):
             self._bank = banked(found.state, self._bank or None, self.bank_entries)
         counts = torch.bincount(found.rows, minlength=len(documents)).clamp_min(1)
         loss = (found.losses / counts[found.rows]).sum() / len(documents)
-        return {"loss": loss, "accuracy": found.hits.float().mean()}
-
-    def save(self, folder: Path) -> None:
-        """See `Lesson.save`; with the note."""
-        super().save(folder)
-        if self.note is not None:
-            self.note.write(folder)
+        figures = {"accuracy": found.hits.float().mean()}
+        if not self.keep:
+            return {"loss": loss, **figures}
+        figures["strayed"] = torch.zeros(())
+        if prose is not None and bool(prose.any()):
+            with torch.no_grad(), self.student.disable_adapter():
+                before = predict_without_memory(model, documents[prose], asked[prose], labels[prose])
+            now = found.logits[prose[found.rows]]
+            strayed = F.kl_div(now.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="batchmean")
+            loss = loss + self.keep * strayed * prose.sum() / len(documents)
+            figures["strayed"] = strayed.detach()
+        return {"loss": loss, **figures}
 
     def carried(self) -> dict[str, Tensor]:
         """See `Lesson.carried`: the bank."""

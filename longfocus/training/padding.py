@@ -76,9 +76,11 @@ class Collator:
 
     Attributes:
         token: What stands in padding.
+        multiple: What the length is a multiple of.
     """
 
     token: int
+    multiple: int = 1
 
     @classmethod
     def of(cls, tokenizer: Any) -> Collator:
@@ -92,6 +94,7 @@ class Collator:
     def __call__(self, rows: Sequence[Row]) -> Row:
         """A batch, each tensor [B, T], of rows with `input_ids`, `labels` and `attention_mask`, each [T]."""
         longest = max(len(row["input_ids"]) for row in rows)
+        longest += -longest % self.multiple
         padded = [_padded(row, self.token, 0, longest - len(row["input_ids"])) for row in rows]
         return {name: torch.stack([row[name] for row in padded]) for name in ("input_ids", "labels", "attention_mask")}
 

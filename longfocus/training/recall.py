@@ -128,12 +128,14 @@ class Recall(NamedTuple):
     Attributes:
         losses: Negative log-likelihood of each token of the answers, [answers' tokens].
         hits: Whether it was the likeliest, likewise.
+        logits: What was predicted for it, [answers' tokens, vocabulary], in float32.
         rows: In which row it is.
         state: After reading, for `banked`.
     """
 
     losses: Tensor
     hits: Tensor
+    logits: Tensor
     rows: Tensor
     state: LongLlamaCache
 
@@ -166,4 +168,20 @@ def recall(
     counts = wanted != IGNORED
     logits = model.lm_head(states[:, :-1][counts]).float()
     losses = F.cross_entropy(logits, wanted[counts], reduction="none")
-    return Recall(losses, logits.argmax(-1) == wanted[counts], counts.nonzero()[:, 0], state)
+    return Recall(losses, logits.argmax(-1) == wanted[counts], logits, counts.nonzero()[:, 0], state)
+
+
+def predict_without_memory(model: LongLlamaForCausalLM, documents: Tensor, asked: Tensor, labels: Tensor) -> Tensor:
+    """What a model makes of the same places that sees the end of the document, as much as fits one window.
+
+    The arguments are those of `recall`.
+
+    Returns:
+        Logits [answers' tokens, vocabulary] in float32, in the order of `recall`.
+    """
+    room = model.config.window - asked.shape[1]
+    ids = torch.cat((documents[:, -room:], asked), dim=1) if room > 0 else asked
+    states = model.model(ids, use_cache=True, last_context_length=ids.shape[1]).last_hidden_state
+    counts = labels[:, 1:] != IGNORED
+    logits: Tensor = model.lm_head(states[:, -asked.shape[1] : -1][counts]).float()
+    return logits

@@ -6,18 +6,19 @@ lists over the data sets of their type only; one alone holds for all of these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from longfocus.errors import RequestError
+from longfocus.training.chat_templates import TemplateFormat
 from longfocus.training.conversations import ConversationFields, ConversationFormat, Replacements
-from longfocus.training.examples import Format
+from longfocus.training.examples import Format, Record
 from longfocus.training.filters import BETWEEN_DATASETS, parse_filters
 from longfocus.training.instructions import InstructionFields, InstructionFormat
 from longfocus.training.padding import Padding, longllama_hidden
 from longfocus.training.records import load_records
-from longfocus.training.tuning_data import TuningDataset, TuningMixture
+from longfocus.training.tuning_data import Records, TuningDataset, TuningMixture
 
 INSTRUCTIONS, CHAT = "instructions", "chat"
 NO_FIELD = "None"
@@ -36,6 +37,8 @@ class TuningOptions:
             attributes of `InstructionFormat`, `ConversationFormat` and their fields.
         always_pad: Whether rows are padded to `max_total_length`.
         random_pad: Whether some of that padding stands at the left.
+        template: Whether records take the form of the tokenizer's chat template in place of LongLLaMA's forms, whose
+            texts then do not count.
         mask_by_id: Whether tokens that look like padding, and in chats EOS, are never attended to, as LongLLaMA has it.
         mix_seed: For drawing which row is of which data set.
         seed: For drawing padding.
@@ -67,6 +70,7 @@ class TuningOptions:
     max_total_length: int = 2048
     always_pad: bool = True
     random_pad: bool = True
+    template: bool = False
     mask_by_id: bool = False
     mix_seed: int = 42
     seed: int = 0
@@ -82,15 +86,28 @@ class TuningOptions:
             if kind not in (INSTRUCTIONS, CHAT):
                 raise RequestError(f"data_type has {kind!r}; wanted {INSTRUCTIONS} or {CHAT} for each data set")
         places = [types[:number].count(kind) for number, kind in enumerate(types)]
-        return [
+        found = [
             self._instructions(place, types.count(kind))
             if kind == INSTRUCTIONS
             else self._chat(place, types.count(kind))
             for kind, place in zip(types, places, strict=True)
         ]
+        return [TemplateFormat(form.fields, self.max_total_length) for form in found] if self.template else [*found]
 
-    def mixture(self, tokenizer: Any) -> TuningMixture:
+    def records(self) -> dict[str, list[Record]]:
+        """The records of each file of `data_path`.
+
+        Raises:
+            DocumentError: A file cannot be used.
+        """
+        return {path: load_records(path) for path in self.data_path.split(",")}
+
+    def mixture(self, tokenizer: Any, records: Mapping[str, Records] | None = None) -> TuningMixture:
         """The data sets, read and mixed.
+
+        Args:
+            tokenizer: The model's.
+            records: What `records` gave, perhaps without some of them; None reads the files.
 
         Raises:
             RequestError: Options that do not fit each other or the tokenizer.
@@ -112,9 +129,10 @@ class TuningOptions:
         padding = None
         if self.always_pad:
             padding = Padding.of(tokenizer, self.max_total_length, random_left=self.random_pad, seed=self.seed)
+        records = self.records() if records is None else records
         datasets = [
             TuningDataset(
-                load_records(path),
+                records[path],
                 form,
                 tokenizer,
                 rules=rules,

@@ -2,13 +2,17 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 from longfocus import recipes
+from longfocus.cli.train import COMMON, command
 from tests.conftest import story
 
 
@@ -38,10 +42,12 @@ def test_recipes_are_listed_with_their_fields():
     listed = train("--help")
     assert listed.returncode == 0, listed.stderr
     for name, words in recipes.RECIPES.items():
-        assert name in listed.stdout
+        assert name.replace("_", "-") in listed.stdout
         assert words.split(";")[0][:40] in " ".join(listed.stdout.split())
     fields = train("recall", "--help").stdout
     assert "--memory-layers" in fields
+    for name in COMMON:
+        assert f"--{name}" in fields
     assert "Batches of 2 documents of 8,192 tokens." in " ".join(fields.split())
 
 
@@ -50,6 +56,34 @@ def test_a_field_that_makes_no_sense():
     assert done.returncode == 2
     assert "'--rank'" in done.stderr
     assert train("nothing").returncode == 2
+
+
+def test_training_uses_large_pages_unless_told_otherwise(monkeypatch):
+    """torch reads it before its first allocation, so it is set before a recipe is imported."""
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    command()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    command()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_recipes_leave_the_common_options_alone(name):
+    recipe = getattr(import_module(f"longfocus.recipes.{name}"), name)
+    assert not COMMON.keys() & signature(recipe).parameters.keys()
+
+
+def test_what_cannot_be_pushed_or_written_is_told_before_training(tiny_folder, data, tmp_path):
+    fields = ("--data", data, "--model", tiny_folder, "--memory-layers", "1,2", "--first-layer", 1, "--out", tmp_path)
+    for option, told in ((("--push", "owner/name"), "switched off"), (("--merge", data), "exists already")):
+        done = train("recall", *fields, *option)
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("longfocus: ")
+        assert told in last
+        assert "training in" not in done.stderr
+    assert not any(tmp_path.iterdir())
 
 
 def test_data_that_is_not_there(tmp_path):
@@ -63,9 +97,21 @@ def test_a_run_leaves_an_adapter(tiny_folder, data, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
     fields = ("--memory-layers", "1,2", "--first-layer", 1, "--rank", 2, "--short", 1, "--middle", 0, "--long", 0)
-    done = train("recall", "--data", data, "--model", tiny_folder, "--out", "made", *fields)
+    recall = ("recall", "--data", data, "--model", tiny_folder, "--out", "made", *fields)
+    done = train(*recall)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "made"
     assert "training in made" in done.stderr
     assert json.loads(Path("made/adapter_config.json").read_text(encoding="utf-8"))["r"] == 2
     assert Path("made/adapter_model.safetensors").stat().st_size > 1000
+    about = json.loads(Path("made/run.json").read_text(encoding="utf-8"))
+    assert about["recipe"] == "recall"
+    assert about["fields"] | {"out": "made", "rank": 2, "memory_layers": "1,2"} == about["fields"]
+    assert about["steps"] == 1
+
+    again = train(*recall, "--merge", "whole")  # the run is over: only this is left to do
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines() == ["whole"]
+    assert "over already" in again.stderr
+    assert json.loads(Path("whole/run.json").read_text(encoding="utf-8")) == about
+    assert json.loads(Path("whole/config.json").read_text(encoding="utf-8"))["mem_layers"] == [1, 2]

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from longfocus.model.cache import LongLlamaCache
 from longfocus.model.config import LongLlamaConfig
 from longfocus.model.modeling import LongLlamaForCausalLM
-from longfocus.training.crossbatch import CrossBatch, CrossBatchMemory, cross_batch_attention
+from longfocus.training.crossbatch import CrossBatch, CrossBatchMemory, CrossDocuments, cross_batch_attention
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "crossbatch"
 CASES = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
@@ -59,15 +59,38 @@ def test_rows_seen_in_the_first_packs():
     assert CrossBatch(2, True, 1).seen(4) == [0, 1, 2, 2]
 
 
-@pytest.mark.parametrize(("given", "message"), [((-1,), "range is -1"), ((1, True, 0), "packing is 0")])
-def test_numbers_that_make_no_sense(given, message):
+@pytest.mark.parametrize(
+    ("documents", "packing", "expected"),
+    [
+        (1, 2, [(0, 0), (1, 0)] * 4),  # no negatives
+        (4, 2, [(0, 0), (1, 3)] * 4),
+        (9, 2, [(0, 0), (1, 3)] * 4),  # there are no more than four
+        (2, 4, [(0, 0), (1, 1), (2, 2), (3, 3)] * 2),
+        (0, 2, [(0, 0)] * 8),
+    ],
+)
+def test_positives_and_negatives_by_documents(documents, packing, expected):
+    assert CrossDocuments(documents, packing).positives_and_negatives(8) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (CrossBatch, (-1,), "range is -1"),
+        (CrossBatch, (1, True, 0), "packing is 0"),
+        (CrossDocuments, (-1,), "windows of -1 documents"),
+        (CrossDocuments, (1, 0), "packing is 0"),
+    ],
+)
+def test_numbers_that_make_no_sense(kind, given, message):
     with pytest.raises(ValueError, match=message):
-        CrossBatch(*given)
+        kind(*given)
 
 
-def test_a_batch_is_made_of_whole_packs():
+@pytest.mark.parametrize("seen", [CrossBatch(1, True, 4), CrossDocuments(1, 4)])
+def test_a_batch_is_made_of_whole_packs(seen):
     with pytest.raises(ValueError, match="batch of 6 rows cannot be made of packs of 4"):
-        CrossBatch(1, True, 4).seen(6)
+        seen.positives_and_negatives(6)
 
 
 def model_of(**changes) -> LongLlamaForCausalLM:
@@ -92,26 +115,33 @@ def rows(batch: int, length: int = 16, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 61, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
-def state_of(model: LongLlamaForCausalLM, seen: CrossBatch) -> LongLlamaCache:
+def state_of(model: LongLlamaForCausalLM, seen: CrossBatch | CrossDocuments) -> LongLlamaCache:
     memories = {layer: CrossBatchMemory(seen) for layer in model.config.mem_layers}
     return LongLlamaCache.of_memories(memories, model.config.num_hidden_layers)
 
 
+@pytest.mark.parametrize("seen", [CrossBatch(4, False, 5), CrossDocuments(1, 5)], ids=["batch", "documents"])
 @pytest.mark.parametrize("grad", [False, True])
-def test_windows_of_one_document_are_what_inference_makes_of_them(grad):
+def test_windows_of_one_document_are_what_inference_makes_of_them(seen, grad):
     """Compatibility test 17: a batch of all windows of a document equals reading it window by window."""
     model, ids = model_of(), rows(5)
     with torch.set_grad_enabled(grad):
-        trained = model(ids, past_key_values=state_of(model, CrossBatch(4, False, 5))).logits
+        trained = model(ids, past_key_values=state_of(model, seen)).logits
     with torch.no_grad():
         read = model(ids.reshape(1, -1)).logits
     assert_close(trained.reshape(1, 80, -1), read, rtol=0, atol=1e-5)
 
 
-def test_a_row_sees_those_it_should_and_no_other():
+SEES = {
+    "batch": (CrossBatch(3, True, 4), lambda row, other: 0 <= row - other <= (0, 1, 2, 3, 0, 2, 3, 3)[row]),
+    "documents": (CrossDocuments(2, 2), lambda row, other: other in ((row,), (row, row - 1, (row + 1) % 8))[row % 2]),
+}
+
+
+@pytest.mark.parametrize(("seen", "sees"), SEES.values(), ids=SEES)
+def test_a_row_sees_those_it_should_and_no_other(seen, sees):
     """With one memory layer; through several, a row also sees what the rows before it saw."""
     model, ids = model_of(mem_layers=[1]), rows(8)
-    seen = CrossBatch(3, True, 4)
     with torch.no_grad():
         before = model(ids, past_key_values=state_of(model, seen)).logits
         for changed in range(8):
@@ -119,8 +149,7 @@ def test_a_row_sees_those_it_should_and_no_other():
             other[changed] = rows(1, seed=9)[0]
             after = model(other, past_key_values=state_of(model, seen)).logits
             for row in range(8):
-                sees = row - changed in range(seen.seen(8)[row] + 1)
-                assert torch.equal(before[row], after[row]) != sees, (changed, row)
+                assert torch.equal(before[row], after[row]) != sees(row, changed), (changed, row)
 
 
 def test_nothing_is_seen_of_later_rows_through_several_layers():
@@ -131,11 +160,12 @@ def test_nothing_is_seen_of_later_rows_through_several_layers():
     assert torch.equal(before[:5], after[:5])
 
 
-def test_without_others_it_is_the_plain_model():
+@pytest.mark.parametrize("seen", [CrossBatch(0, True, 2), CrossDocuments(0, 2)], ids=["batch", "documents"])
+def test_without_others_it_is_the_plain_model(seen):
     model, ids = model_of(), rows(4)
     with torch.no_grad():
         alone = torch.cat([model(row[None]).logits for row in ids])
-        assert_close(model(ids, past_key_values=state_of(model, CrossBatch(0, True, 2))).logits, alone)
+        assert_close(model(ids, past_key_values=state_of(model, seen)).logits, alone)
 
 
 def test_gradients_reach_positives_and_negatives():
@@ -148,14 +178,15 @@ def test_gradients_reach_positives_and_negatives():
     assert reached[0] == 0  # further back than the range
 
 
+@pytest.mark.parametrize("seen", [CrossBatch(3, True, 2), CrossDocuments(2, 2)], ids=["batch", "documents"])
 @pytest.mark.parametrize("every", [1, 2])
-def test_gradients_are_the_same_under_checkpointing(every):
+def test_gradients_are_the_same_under_checkpointing(seen, every):
     ids, grads = rows(4), []
     for checkpointed in (False, True):
         model = model_of(gradient_checkpoint_every_ith=every).train()
         if checkpointed:
             model.gradient_checkpointing_enable()
-        model(ids, labels=ids, past_key_values=state_of(model, CrossBatch(3, True, 2)), use_cache=False).loss.backward()
+        model(ids, labels=ids, past_key_values=state_of(model, seen), use_cache=False).loss.backward()
         grads.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
 

@@ -1,0 +1,130 @@
+"""Looking words up in a dictionary: a task that can only be done with memory, small enough to learn in minutes.
+
+It is the synthetic task of the Focused Transformer paper (Tworkowski et al., 2023): a document defines words, `<k> key
+<v> value`, over some windows, and then asks for them, `<q> key <v> value`. The loss counts the values of questions
+only. What is asked for is in no window with its question, and every definition of another document is as likely an
+answer as the right one until keys are told apart.
+
+Tokens: the symbols of keys and values are 0, 1, ...; then come the three marks.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from longfocus.model.modeling import LongLlamaForCausalLM
+from longfocus.training.examples import IGNORED
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """What entries look like.
+
+    Attributes:
+        symbols: Different tokens in keys and values.
+        key: Tokens of a key.
+        value: Tokens of a value.
+    """
+
+    symbols: int = 61
+    key: int = 4
+    value: int = 4
+
+    @property
+    def vocabulary(self) -> int:
+        """Different tokens, marks included."""
+        return self.symbols + 3
+
+    @property
+    def entry(self) -> int:
+        """Tokens of a definition, and of a question with its answer."""
+        return self.key + self.value + 2
+
+    def documents(self, count: int, definitions: int, questions: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Documents that define words and then ask for some of them, in another order; no key is defined twice.
+
+        Args:
+            count: How many documents.
+            definitions: In each of them.
+            questions: In each of them, at most as many.
+            seed: Draws all.
+
+        Returns:
+            Tokens [count, T] and labels [count, T]: the next token where that is part of an answer, else -100.
+
+        Raises:
+            ValueError: There are not as many keys, or more questions than definitions.
+        """
+        if questions > definitions:
+            raise ValueError(f"{questions} questions cannot be asked about {definitions} definitions")
+        if count * definitions > self.symbols**self.key:
+            raise ValueError(f"{self.symbols} symbols make no {count * definitions} keys of {self.key}")
+        chance = random.Random(seed)
+        numbers = torch.tensor(chance.sample(range(self.symbols**self.key), count * definitions))
+        digits = self.symbols ** torch.arange(self.key)
+        keys = (numbers[:, None] // digits % self.symbols).view(count, definitions, self.key)
+        draw = torch.Generator().manual_seed(chance.getrandbits(63))
+        values = torch.randint(self.symbols, (count, definitions, self.value), generator=draw)
+        asked = torch.rand((count, definitions), generator=draw).argsort(dim=1)[:, :questions]
+        row = torch.arange(count)[:, None]
+        told = self._entries(self.symbols, keys, values)
+        asking = self._entries(self.symbols + 2, keys[row, asked], values[row, asked])
+        labels = torch.full((count, definitions * self.entry), IGNORED)
+        answers = torch.full_like(asking, IGNORED)
+        answers[:, :, self.key + 1 : -1] = asking[:, :, self.key + 2 :]
+        return torch.cat((told.flatten(1), asking.flatten(1)), dim=1), torch.cat((labels, answers.flatten(1)), dim=1)
+
+    def _entries(self, mark: int, keys: Tensor, values: Tensor) -> Tensor:
+        """[count, n, key] and [count, n, value] to [count, n, entry]."""
+        marks = keys.new_full((*keys.shape[:2], 1), mark)
+        return torch.cat((marks, keys, torch.full_like(marks, self.symbols + 1), values), dim=2)
+
+
+class DictionaryBatches(Dataset[dict[str, Tensor]]):
+    """Batches of documents, each a pack of rows: windows with definitions, and a last one with questions.
+
+    Each batch is a dict of `input_ids` and `labels`, [documents * windows, S], as `PackedDataset` gives them.
+
+    Args:
+        task: What entries look like.
+        documents: In a batch.
+        windows: Of a document; all but the last hold definitions.
+        entries: Of a window.
+        seed: Draws the documents, with the number of the batch.
+        length: How many batches there are.
+    """
+
+    def __init__(self, task: Dictionary, *, documents: int, windows: int, entries: int, seed: int, length: int) -> None:
+        self._task, self._documents, self._windows, self._entries = task, documents, windows, entries
+        self._seed, self._length = seed, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        definitions = (self._windows - 1) * self._entries
+        seed = (self._seed << 64) + number
+        ids, labels = self._task.documents(self._documents, definitions, self._entries, seed)
+        rows = (self._documents * self._windows, -1)
+        return {"input_ids": ids.view(rows), "labels": labels.view(rows)}
+
+
+@torch.no_grad()
+def accuracy(model: LongLlamaForCausalLM, ids: Tensor, labels: Tensor) -> float:
+    """Share of the answers' tokens that are the likeliest, when documents are read as any long input is.
+
+    Args:
+        model: Its windows should hold whole entries; `last_context_length` what is asked.
+        ids: Documents, [B, T].
+        labels: As `Dictionary.documents` gives them.
+    """
+    asked = labels != IGNORED
+    first = int(asked.any(dim=0).nonzero()[0])
+    logits = model(ids, use_cache=False, logits_to_keep=torch.arange(first, ids.shape[1])).logits
+    hits = logits.argmax(-1) == labels[:, first:]
+    return float(hits[asked[:, first:]].float().mean())
