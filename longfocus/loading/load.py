@@ -21,7 +21,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from longfocus.errors import CheckpointError, RequestError
-from longfocus.loading.adapters import USUAL, choose, joint_fingerprint, put_in
+from longfocus.loading.adapters import NOTE, USUAL, AdapterNote, choose, joint_fingerprint, put_in
 from longfocus.loading.architectures import has_own_memory, to_longllama
 from longfocus.loading.defaults import TRAINED, UNTRAINED, BookHabits, training_free
 from longfocus.loading.fingerprint import fingerprint
@@ -121,6 +121,8 @@ def load(
         model.name_or_path = model.config.name_or_path = found.name  # which adapters note as their base
     identity = fingerprint(files, config, vocabulary_files(found.folder), say)
     habits = TRAINED if has_own_memory(fields) else UNTRAINED
+    if (found.folder / NOTE).is_file():  # an adapter was merged into it
+        habits = AdapterNote.read(found.folder).habits
     if taught is not None:
         if taught.note.base != identity and not taught.shipped:
             raise CheckpointError(f"The adapter in {adapter} was trained on another model than {found.name}.")

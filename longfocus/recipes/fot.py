@@ -169,6 +169,7 @@ def fot(
         evaluate_every=evaluate_every,
         tokenizer=loaded.tokenizer,
         fingerprint=loaded.fingerprint,
+        notes=screening.lines(),
     )
 
 

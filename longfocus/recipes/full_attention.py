@@ -92,7 +92,7 @@ def full_attention(
     collator = CausalCollator(multiple=2 * context_parallel if context_parallel > 1 else 1)
     count = steps * accumulation * arguments.world_size
     batches = RowBatches(rows, collator, rows_each=1, batches=count, seed=seed)
-    return Run(lesson, batches, arguments, (screening,), fingerprint=pupil.fingerprint)
+    return Run(lesson, batches, arguments, (screening,), fingerprint=pupil.fingerprint, notes=screening.lines())
 
 
 def _rows(

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
-from transformers import TrainingArguments
 
 from longfocus.loading.adapters import AdapterNote
 from longfocus.loading.defaults import BookHabits
 from longfocus.loading.load import load
 from longfocus.training.book_questions import load_book_questions
+from longfocus.training.checked import book_parts, remaining_books, screen
 from longfocus.training.engine import Run
 from longfocus.training.exercise_data import ExerciseBatches, Stage
 from longfocus.training.lessons import RecallLesson, with_lora
+from longfocus.training.settings import settings
 
 _KINDS = {
     "records": 3.0,
@@ -72,9 +71,9 @@ def recall(
     loaded = load(model or None, adapter=None, mem_layers=layers)
     loaded.model.requires_grad_(False)
     student = with_lora(loaded.model, rank, ["q_proj", "k_proj", "v_proj", "o_proj"], first_layer)
-    if start:
-        set_peft_model_state_dict(student, load_file(Path(start) / "adapter_model.safetensors"))
     books = load_book_questions(data / "narrativeqa" / "qa_valid_test.jsonl.gz", data / "books" / "index.json")
+    screening = screen(book_parts(books), data)
+    books = remaining_books(books, screening)
     room = min(448, loaded.model.config.stride)
     kinds = {**_KINDS, "continuation": prose}
     stages = (
@@ -82,27 +81,20 @@ def recall(
         Stage(middle, 4, (2048, 4096), kinds, room),
         Stage(long, 2, (8192,), kinds, room),
     )
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=short + middle + long,
-        per_device_train_batch_size=1,
-        learning_rate=rate,
+    arguments = settings(
+        out,
+        steps=short + middle + long,
+        rate=rate,
+        seed=seed,
+        save_every=save_every,
         lr_scheduler_type="cosine",
         warmup_steps=10,
-        weight_decay=0.0,
         adam_beta2=0.95,
         max_grad_norm=1.0,
-        bf16=True,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=1,
-        save_steps=save_every,
-        save_total_limit=2,
-        seed=seed,
-        report_to=[],
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        disable_tqdm=True,
     )
     data_set = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed)
     note = AdapterNote.of(loaded.fingerprint, loaded.model.config, BookHabits(look_back=0, top_k=None))
-    return Run(RecallLesson(student, bank, note, keep), data_set, arguments)
+    lesson = RecallLesson(student, bank, note, keep)
+    if start:
+        lesson.restore(Path(start))
+    return Run(lesson, data_set, arguments, (screening,), notes=screening.lines())

@@ -171,7 +171,7 @@ def tuning(
     batches: Any = RowBatches(mixture, collator, rows_each=rows, batches=count, seed=seed)
     if not full_attention and not fixed_border:
         batches = BorderedBatches(batches, lesson.model.config.last_context_length, seed)
-    return Run(lesson, batches, arguments, (screening,), fingerprint=fingerprint)
+    return Run(lesson, batches, arguments, (screening,), fingerprint=fingerprint, notes=screening.lines())
 
 
 def _data(

@@ -52,6 +52,7 @@ class Run:
         tensorboard: Whether what is logged goes to TensorBoard as well, into `runs` in the run's folder.
         tokenizer: The student's, where it is not that of the checkpoint it was made from.
         fingerprint: Of that checkpoint, where the lesson's note does not tell it.
+        notes: Lines to tell the user before it begins.
     """
 
     lesson: Lesson
@@ -65,6 +66,7 @@ class Run:
     tensorboard: bool = False
     tokenizer: Any = None
     fingerprint: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -227,6 +229,8 @@ def train(run: Run, report: Callable[[str], None] | None = None) -> LessonTraine
     trainer.accelerator.wait_for_everyone()  # all have looked for checkpoints before one is written
     changed = recorder.begin(step, over)
     say(f"training in {folder}" if last is None else f"{'over already:' if over else 'going on from'} {last}")
+    for note in run.notes:
+        say(note)
     if changed:
         say(f"warning: not as when the run began: {', '.join(changed)}")
     if over:

@@ -30,13 +30,10 @@ from longfocus.loading.whereabouts import find
 from longfocus.training.chunked import POINTWISE, TOKENS, run_in_pieces
 from longfocus.training.examples import Row
 from longfocus.training.extend import EXTENSIONS, lora
-from longfocus.training.lessons import Lesson
+from longfocus.training.lessons import CONFIGURATION, Lesson
 from longfocus.training.losses import compute_loss
 from longfocus.training.offload import saved_on_disk
 from longfocus.training.padding import Collator
-
-CONFIGURATION = "full_attention.json"
-"""The model's configuration with its stretched positions, beside the adapter that was trained with it."""
 
 AS_THEY_ARE = "none"
 MACHINE = "cpu"

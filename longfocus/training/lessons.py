@@ -22,6 +22,9 @@ from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training.extend import lora
 from longfocus.training.recall import Bank, banked, predict_without_memory, recall
 
+CONFIGURATION = "full_attention.json"
+"""The configuration of a model with stretched positions, beside the adapter that was trained with them."""
+
 
 class Lesson(nn.Module):
     """One way to teach.

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from longfocus.loading.adapters import NOTE
 from longfocus.loading.catalogue import MODEL_TABLE
+from longfocus.training.lessons import CONFIGURATION
 from longfocus.training.run_records import EVALUATED, read_about, read_log
 
 _ENDS = 10
@@ -42,7 +43,7 @@ def write_card(folder: Path) -> None:
         f"---\n{header.to_yaml()}\n---\n",
         f"# {'An adapter for' if adapter else 'A model made from'} {_span(base or 'an unnamed model')}\n",
         _opening(about, adapter, memory),
-        _loading(base, adapter, memory),
+        _loading(base, adapter, memory, (folder / CONFIGURATION).is_file()),
         _training(about, log),
         _evaluation(log),
         _made_of(about),
@@ -65,12 +66,19 @@ def _opening(about: Mapping[str, Any], adapter: bool, memory: bool) -> str:
     return f"Made by Longfocus{recipe}{taught}: {weights}{merged}.\n"
 
 
-def _loading(base: str, adapter: bool, memory: bool) -> str:
+def _loading(base: str, adapter: bool, memory: bool, stretched: bool) -> str:
     ways = []
     if memory or not adapter:
         here = f"{json.dumps(base)}, adapter=folder" if adapter else "folder"
         ways.append(f"import longfocus\n\nloaded = longfocus.load({here})")
-    if adapter:
+    if adapter and stretched:  # without its configuration the model would not know its positions
+        ways.append(
+            "from peft import PeftModel\nfrom transformers import AutoConfig, AutoModelForCausalLM\n\n"
+            f'config = AutoConfig.from_pretrained(f"{{folder}}/{CONFIGURATION}")\n'
+            f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}, config=config)\n"
+            "model = PeftModel.from_pretrained(base, folder)"
+        )
+    elif adapter:
         ways.append(
             "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
             f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)})\n"
@@ -97,7 +105,7 @@ def _training(about: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> str
         rows.append((f"data: {name}", f"{taken['documents']:,} documents, {taken['tokens']:,} tokens"))
     lines = [line for line in log if "loss" in line]
     if lines:
-        few = min(_ENDS, len(lines))
+        few = min(_ENDS, max(1, len(lines) // 2))
         names = ["loss", *(name for name in lines[-1] if name not in _NOT_FIGURES)]
         for name in names:
             first, last = (_mean(ends, name) for ends in (lines[:few], lines[-few:]))

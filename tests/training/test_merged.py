@@ -32,6 +32,7 @@ def test_logits_are_those_of_model_and_adapter(taught, tiny_folder):
     whole = load(merged, dtype="float32")
     assert whole.model.config.mem_layers == together.model.config.mem_layers == [1, 2]
     assert whole.model.config.window_length == together.model.config.window_length
+    assert whole.habits == together.habits
     ids = together.tokenizer("stone lamp captain winter " * 60, return_tensors="pt").input_ids  # several windows
     assert torch.equal(whole.tokenizer("stone lamp captain winter " * 60, return_tensors="pt").input_ids, ids)
     with torch.no_grad():

@@ -115,6 +115,15 @@ def test_only_repositories_are_named_in_the_header(base, repository, adapter):
     assert ModelCard.load(adapter / "README.md").data.base_model == repository
 
 
+def test_an_adapter_for_stretched_positions_is_loaded_with_its_configuration(adapter):
+    write_records(adapter)
+    assert "config=config" not in made(adapter)
+    (adapter / "full_attention.json").write_text("{}")
+    card = made(adapter)
+    assert 'AutoConfig.from_pretrained(f"{folder}/full_attention.json")' in card
+    assert 'from_pretrained("owner/model", config=config)' in card
+
+
 def test_a_run_replaces_the_card_that_peft_leaves(tiny_folder, tmp_path):
     train(packed_run(tiny_folder, tmp_path, steps=1))
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
