@@ -90,6 +90,7 @@ def write(
         options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
     if sampling.repetition_penalty != 1.0:
         options["repetition_penalty"] = sampling.repetition_penalty
+    begun = LongLlamaCache(state.layers, state.positions, state.keep)  # `ids` do not begin with what it has seen
     known = model.generation_config
     config = GenerationConfig(
         eos_token_id=known.eos_token_id if known.eos_token_id is not None else tokenizer.eos_token_id,
@@ -107,7 +108,7 @@ def write(
                 found = model.generate(
                     prompt,
                     attention_mask=torch.ones_like(prompt),
-                    past_key_values=state,
+                    past_key_values=begun,
                     generation_config=config,
                     streamer=_Pieces(tokenizer, out),
                     stopping_criteria=StoppingCriteriaList([lambda *_: stop.is_set()]),

@@ -39,7 +39,7 @@ def eval(
     with waiting("loading the model"):
         from longfocus.evaluation.records import AttemptFile
         from longfocus.evaluation.runner import Plan, figures, run
-        from longfocus.evaluation.subjects import BookSubject
+        from longfocus.evaluation.subjects.book import BookSubject
         from longfocus.evaluation.task import Length
         from longfocus.evaluation.tasks import TASKS
         from longfocus.loading.load import load

@@ -30,8 +30,10 @@ class Attempt:
         score: From 0 to 1; None for tasks of prediction.
         loss: Summed negative log-likelihood in nats; None for other tasks.
         predicted: Tokens predicted; 0 for other tasks.
+        more: Further scores by name.
         reading_seconds: For reading the document, which its questions share.
         seconds: For this answer.
+        peak_bytes: Most memory that was in use so far.
     """
 
     task: str
@@ -49,8 +51,10 @@ class Attempt:
     score: float | None
     loss: float | None
     predicted: int
+    more: dict[str, float]
     reading_seconds: float
     seconds: float
+    peak_bytes: int
 
     @property
     def place(self) -> tuple[str, str, str, int, int, int]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from longfocus.evaluation.intervals import of_perplexity, of_scores
 from longfocus.evaluation.records import Attempt, AttemptFile
-from longfocus.evaluation.subjects import Opened, Subject
-from longfocus.evaluation.task import Length, Question, Sheet, Task, sheets
+from longfocus.evaluation.subject import Subject, peak_bytes
+from longfocus.evaluation.task import Length, Task, sheets
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Figure:
         tokens: Mean tokens of a document.
         reading_seconds: Mean seconds for reading a document.
         seconds: Mean seconds for an answer.
+        peak_bytes: Most memory that was in use, of the machine or, where the model is on a GPU, of that.
+        more: Means of further scores by name.
     """
 
     task: str
@@ -58,10 +60,14 @@ class Figure:
     tokens: float
     reading_seconds: float
     seconds: float
+    peak_bytes: int
+    more: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """For machines."""
-        return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        found = asdict(self)
+        found |= {name: round(value, 6) for name, value in found.items() if isinstance(value, float)}
+        return found | {"more": {name: round(value, 6) for name, value in self.more.items()}}
 
 
 def run(task: Task, subject: Subject, plan: Plan, kept: AttemptFile) -> Iterator[Attempt]:
@@ -82,54 +88,36 @@ def run(task: Task, subject: Subject, plan: Plan, kept: AttemptFile) -> Iterator
             if not missing:
                 continue
             begun = time.perf_counter()
-            with subject.read(sheet.document) as opened:
+            with subject.read(sheet.document, task.form) as opened:
                 reading = time.perf_counter() - begun
-                tokens = subject.count(sheet.document)
+                tokens = subject.count(sheet.document) if sheet.document else 0
                 for place in missing:
-                    attempt = _attempt(
-                        task, subject, opened, sheet, sheet.questions[place], places[place], tokens, reading
+                    question = sheet.questions[place]
+                    asked = time.perf_counter()
+                    outcome = task.attempt(opened, question)
+                    attempt = Attempt(
+                        task=task.name,
+                        subject=subject.name,
+                        identity=subject.identity,
+                        length=str(length),
+                        seed=plan.seed,
+                        sheet=number,
+                        question=place,
+                        prompt=sha256(f"{sheet.document}\0{question.text}".encode()).hexdigest()[:16],
+                        tokens=tokens,
+                        depth=question.depth,
+                        answers=question.answers,
+                        answer=outcome.answer,
+                        score=outcome.score,
+                        loss=outcome.loss,
+                        predicted=outcome.predicted,
+                        more=dict(outcome.more),
+                        reading_seconds=round(reading, 3),
+                        seconds=round(time.perf_counter() - asked, 3),
+                        peak_bytes=peak_bytes(),
                     )
                     kept.add(attempt)
                     yield attempt
-
-
-def _attempt(
-    task: Task,
-    subject: Subject,
-    opened: Opened,
-    sheet: Sheet,
-    question: Question,
-    place: tuple[str, str, str, int, int, int],
-    tokens: int,
-    reading: float,
-) -> Attempt:
-    begun = time.perf_counter()
-    answer, score, loss, predicted = "", None, None, 0
-    if task.answer_tokens:
-        answer = opened.answer(question.text, task.answer_tokens)
-        score = task.score(question, answer)
-    else:
-        loss, predicted = opened.loss(question.text)
-    name, identity, length, seed, number, asked = place
-    return Attempt(
-        task=name,
-        subject=subject.name,
-        identity=identity,
-        length=length,
-        seed=seed,
-        sheet=number,
-        question=asked,
-        prompt=sha256(f"{sheet.document}\0{question.text}".encode()).hexdigest()[:16],
-        tokens=tokens,
-        depth=question.depth,
-        answers=question.answers,
-        answer=answer,
-        score=score,
-        loss=loss,
-        predicted=predicted,
-        reading_seconds=round(reading, 3),
-        seconds=round(time.perf_counter() - begun, 3),
-    )
 
 
 def figures(attempts: Sequence[Attempt]) -> list[Figure]:
@@ -159,4 +147,6 @@ def _figure(group: list[Attempt]) -> Figure:
         sum(attempt.tokens for attempt in documents) / len(documents),
         sum(attempt.reading_seconds for attempt in documents) / len(documents),
         sum(attempt.seconds for attempt in group) / len(group),
+        max(attempt.peak_bytes for attempt in group),
+        {name: sum(attempt.more[name] for attempt in group) / len(group) for name in first.more},
     )

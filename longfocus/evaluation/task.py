@@ -1,16 +1,21 @@
-"""What a task is: sheets (a document and what is asked about it) and a score for each answer."""
+"""What a task is: sheets (a document and what is asked about it), and what counts as an answer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from longfocus.errors import RequestError
 
 Count = Callable[[str], int]
 """How many tokens a text has for the subject."""
+
+Form = Literal["chat", "text"]
+"""How a document and what follows it are put to a model: as a question about the document, in the model's own form of a
+conversation; or as one text that is gone on with."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ class Question:
     """Something asked about a document.
 
     Attributes:
-        text: The question, as a user would type it; for a task of prediction, the text that is to be predicted.
-        answers: What counts as an answer; one or more.
+        text: The question, as a user would type it; for tasks on texts, what stands between the document and what is to
+            be written, or the text that is to be predicted.
+        answers: What counts as an answer; one or more, unless the text itself is what is wanted.
         depth: Where the answer stands in the document, from 0 at its beginning to 1 at its end; None if unknown.
     """
 
@@ -65,38 +71,124 @@ class Sheet:
     """A document and all that is asked about it; the document is read once.
 
     Attributes:
-        document: Its text.
+        document: Its text; empty for tasks without one.
         questions: One or more.
-        seed: What it was made from, together with its length.
     """
 
     document: str
     questions: tuple[Question, ...]
-    seed: str = field(default="", compare=False)
 
 
-class Task(Protocol):
+@dataclass(frozen=True)
+class Writing:
+    """How a text is gone on with.
+
+    Attributes:
+        most: Tokens after which it ends.
+        stop: Texts at the first of which it ends; none of them is part of what was written.
+        temperature: 0 for the likeliest token each time; above, sampling.
+        top_p: With sampling, only the likeliest tokens that together have this probability.
+        seed: With sampling, what makes it repeatable.
+    """
+
+    most: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 0.95
+    seed: int = 0
+
+
+class Opened(Protocol):
+    """A document that a subject has read."""
+
+    def answer(self, question: str, most: int) -> str:
+        """What the subject answers, in at most so many tokens."""
+        ...
+
+    def continued(self, text: str, writing: Writing) -> str:
+        """How the subject goes on behind the document and this text."""
+        ...
+
+    def loss(self, text: str) -> tuple[float, int]:
+        """The summed negative log-likelihood, in nats, of a text that follows the document, and its tokens.
+
+        Raises:
+            RequestError: The subject tells no probabilities.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one question came to.
+
+    Attributes:
+        answer: What the subject wrote; empty for tasks of prediction.
+        score: From 0 for a wrong answer to 1 for a right one; None for tasks of prediction.
+        loss: Summed negative log-likelihood in nats; None for other tasks.
+        predicted: Tokens predicted; 0 for other tasks.
+        more: Further scores by name.
+    """
+
+    answer: str = ""
+    score: float | None = None
+    loss: float | None = None
+    predicted: int = 0
+    more: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(ABC):
     """One way to measure.
 
     Attributes:
         name: As it is called on the command line.
         units: In what its documents may be measured.
-        answer_tokens: Most tokens of an answer; 0 for tasks of prediction, where the question's text is predicted.
+        form: How documents and questions are put to a model.
         questions: How many questions a sheet has unless asked otherwise.
     """
 
     name: str
     units: tuple[str, ...]
-    answer_tokens: int
-    questions: int
+    form: Form = "chat"
+    questions: int = 1
 
+    @abstractmethod
     def sheet(self, length: Length, number: int, count: Count, questions: int, seed: int) -> Sheet:
-        """The sheet of this number: the same for the same arguments, on every machine."""
-        ...
+        """The sheet of this number: the same for the same arguments, on every machine.
 
+        Args:
+            length: Of the document.
+            number: From 0.
+            count: Counts tokens.
+            questions: How many are to be asked; a sheet may have fewer.
+            seed: Of the run.
+
+        Raises:
+            RequestError: There can be no such sheet.
+        """
+
+    @abstractmethod
+    def attempt(self, opened: Opened, question: Question) -> Outcome:
+        """Put the question to a subject that has read the sheet's document."""
+
+
+class AnswerTask(Task):
+    """A task whose questions are answered.
+
+    Attributes:
+        answer_tokens: Most tokens of an answer.
+    """
+
+    answer_tokens: int
+
+    def attempt(self, opened: Opened, question: Question) -> Outcome:
+        """See `Task.attempt`."""
+        answer = opened.answer(question.text, self.answer_tokens)
+        return Outcome(answer, self.score(question, answer))
+
+    @abstractmethod
     def score(self, question: Question, answer: str) -> float:
         """From 0 for a wrong answer to 1 for a right one."""
-        ...
 
 
 def sheets(

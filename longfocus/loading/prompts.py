@@ -65,6 +65,20 @@ def encode_frame(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
+def opening_ids(tokenizer: Any) -> list[int]:
+    """Token ids of what stands before a document that will be asked about."""
+    frame = frame_of(tokenizer)
+    first = [tokenizer.bos_token_id] if frame.begins_sequence else []
+    return first + encode_frame(tokenizer, frame.opening)
+
+
+def bare_opening_ids(tokenizer: Any) -> list[int]:
+    """Token ids that the tokenizer puts before any text: its beginning-of-sequence token, or nothing."""
+    first = tokenizer.bos_token_id
+    begins = first is not None and tokenizer("x", verbose=False)["input_ids"][:1] == [first]
+    return [first] if begins else []
+
+
 def encode_text(tokenizer: Any, text: str) -> list[int]:
     """Token ids of text from outside, in which nothing is a special token."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]

@@ -64,6 +64,7 @@ def read_steps(
     *,
     look_back: int | Literal["usual"] | None = "usual",
     most: int | None = None,
+    framed: bool = True,
 ) -> Iterator[ReadProgress]:
     """Read a document into a Book, or go on where an earlier run stopped.
 
@@ -76,13 +77,15 @@ def read_steps(
         look_back: How many of the last entries of memory the memory layers look at while reading; None for all,
             0 for none, "usual" for what suits the model. It bounds the cost of reading, not what can be asked about.
         most: Most tokens of the document to read; the middle of a longer one is left out. None reads all of it.
+        framed: Whether the opening of the model's prompt stands before the document, for questions to follow. Without
+            it, a text is read as it stands, to be gone on with.
 
     Raises:
         BookError: The folder holds something else, is in use, or cannot be written to.
         DocumentError: The document has no text.
     """
     depth = loaded.habits.look_back if look_back == "usual" else look_back
-    tokens = tokenize(document, loaded.tokenizer, most)
+    tokens = tokenize(document, loaded.tokenizer, most, framed=framed)
     manifest = Manifest(
         title=document.title,
         text_sha256=document.sha256,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longfocus.errors import DocumentError, RequestError
-from longfocus.loading.prompts import encode_frame, encode_with_places, frame_of
+from longfocus.loading.prompts import bare_opening_ids, encode_with_places, opening_ids
 from longfocus.reading.documents import Document
 
 
@@ -37,13 +37,14 @@ class DocumentTokens:
         return {"ids": self.ids.int(), "starts": self.starts, "ends": self.ends}
 
 
-def tokenize(document: Document, tokenizer: Any, most: int | None = None) -> DocumentTokens:
+def tokenize(document: Document, tokenizer: Any, most: int | None = None, *, framed: bool = True) -> DocumentTokens:
     """Tokens of a document's body.
 
     Args:
         document: What to read.
         tokenizer: The model's.
         most: Most tokens of the document to read; of a longer one the middle is left out. None reads all of it.
+        framed: Whether the prompt's opening stands before it, or only what the tokenizer puts before any text.
 
     Raises:
         DocumentError: The document has no tokens.
@@ -51,10 +52,7 @@ def tokenize(document: Document, tokenizer: Any, most: int | None = None) -> Doc
     """
     if most is not None and most < 2:
         raise RequestError(f"at most {most} tokens were to be read; give 2 or more, or no limit")
-    frame = frame_of(tokenizer)
-    opening = encode_frame(tokenizer, frame.opening)
-    if frame.begins_sequence:
-        opening = [tokenizer.bos_token_id, *opening]
+    opening = opening_ids(tokenizer) if framed else bare_opening_ids(tokenizer)
     first, last = document.body
     ids, places = encode_with_places(tokenizer, document.text[first:last])
     if not ids:

@@ -13,7 +13,7 @@ from functools import cache
 from hashlib import sha256
 
 from longfocus.errors import RequestError
-from longfocus.evaluation.task import Count, Length, Question, Sheet
+from longfocus.evaluation.task import AnswerTask, Count, Length, Question, Sheet
 
 OPENING = (
     "Below is a record of lines I want you to remember. Each line begins with 'line <line index>' and contains a "
@@ -25,7 +25,7 @@ ASKED = "Tell me what is the <REGISTER_CONTENT> in line {}? I need the number."
 _WORDS_SHA256 = "bab2c417f7d2b42f2a978e34215d8bbd85516c5990a5979e8e4ba4320914858a"
 
 
-class Lines:
+class Lines(AnswerTask):
     """Lines with whole numbers from 1 to 50,000; which of them are asked is drawn without repeats."""
 
     name = "lines"
@@ -39,8 +39,7 @@ class Lines:
         Raises:
             RequestError: The package wonderwords is missing, has other words, or has too few for so many lines.
         """
-        drawn = f"lines {seed} {length} {number}"
-        chance = random.Random(drawn)
+        chance = random.Random(f"lines {seed} {length} {number}")
         if length.unit == "lines":
             pairs = _pairs(length.amount, chance)
         else:
@@ -53,7 +52,6 @@ class Lines:
             tuple(
                 Question(ASKED.format(pairs[place][0]), (str(pairs[place][1]),), place / len(pairs)) for place in asked
             ),
-            drawn,
         )
 
     def score(self, question: Question, answer: str) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from longfocus.errors import RequestError
 from longfocus.evaluation.fitting import fit
-from longfocus.evaluation.task import Count, Length, Question, Sheet
+from longfocus.evaluation.task import AnswerTask, Count, Length, Question, Sheet
 
 OPENING = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
@@ -26,7 +26,7 @@ _REPEATS = 5000  # of the filling in the reference, which cannot be longer
 _DEPTHS = 10
 
 
-class Passkey:
+class Passkey(AnswerTask):
     """One key a document, at depths that come in turn: the middle of each tenth, in an order that mixes them."""
 
     name = "passkey"
@@ -40,8 +40,7 @@ class Passkey:
         Raises:
             RequestError: The length is too small for the key and what surrounds it.
         """
-        drawn = f"passkey {seed} {length} {number}"
-        key = random.Random(drawn).randint(1, 50_000)
+        key = random.Random(f"passkey {seed} {length} {number}").randint(1, 50_000)
         depth = (number * 3 % _DEPTHS + 0.5) / _DEPTHS
 
         def make(characters: int) -> str:
@@ -49,7 +48,7 @@ class Passkey:
             before = round(characters * depth)
             return "\n".join((OPENING, filling[:before], hidden(key), filling[before:]))
 
-        return Sheet(fit(make, length.amount, count), (Question(QUESTION, (str(key),), depth),), drawn)
+        return Sheet(fit(make, length.amount, count), (Question(QUESTION, (str(key),), depth),))
 
     def score(self, question: Question, answer: str) -> float:
         """1 if the first number in the answer is the key."""
@@ -76,7 +75,7 @@ class ReferencePasskey(Passkey):
         key = int(draw.randint(1, 50_000))
         parts = (OPENING, whole[:before], hidden(key), whole[: length.amount - before])
         asked = Question(QUESTION, (str(key),), before / length.amount)
-        return Sheet("\n".join(parts), (asked,), f"passkey-reference {seed + number} {length}")
+        return Sheet("\n".join(parts), (asked,))
 
 
 def hidden(key: int) -> str:

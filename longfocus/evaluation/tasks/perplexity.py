@@ -10,7 +10,7 @@ from pathlib import Path
 
 from longfocus.errors import RequestError
 from longfocus.evaluation.fitting import fit
-from longfocus.evaluation.task import Count, Length, Question, Sheet
+from longfocus.evaluation.task import Count, Length, Opened, Outcome, Question, Sheet, Task
 from longfocus.training.book_questions import load_book_questions
 
 LONGEST = Length.parse("64k")
@@ -18,7 +18,7 @@ LONGEST = Length.parse("64k")
 PASSAGE_CHARACTERS = 1500
 
 
-class Perplexity:
+class Perplexity(Task):
     """Passages of the books that are for reporting, in turn.
 
     Args:
@@ -28,8 +28,7 @@ class Perplexity:
 
     name = "perplexity"
     units: tuple[str, ...] = ("tokens",)
-    answer_tokens = 0
-    questions = 1
+    form = "text"
 
     def __init__(self, data: Path, split: str = "test") -> None:
         self._data = data
@@ -53,11 +52,12 @@ class Perplexity:
         place = story.find(" ", place)
         document = fit(lambda n: story[max(place - n, 0) : place], length.amount, count)
         passage = story[place : place + PASSAGE_CHARACTERS]
-        return Sheet(document, (Question(passage, ()),), f"perplexity {seed} {length} {number}")
+        return Sheet(document, (Question(passage, ()),))
 
-    def score(self, question: Question, answer: str) -> float:
-        """Not asked for: the runner keeps the loss."""
-        raise NotImplementedError
+    def attempt(self, opened: Opened, question: Question) -> Outcome:
+        """See `Task.attempt`."""
+        loss, predicted = opened.loss(question.text)
+        return Outcome(loss=loss, predicted=predicted)
 
     def _stories(self) -> list[str]:
         """The books that are long enough, read once."""

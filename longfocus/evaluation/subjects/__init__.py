@@ -1,0 +1,1 @@
+"""Ways of being long that can be measured with the same tasks."""

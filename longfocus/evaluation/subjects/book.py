@@ -1,0 +1,156 @@
+"""A model that reads documents into Books and answers from memory, as `longfocus read` and `longfocus ask` do."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from longfocus.asking.generation import Sampling, Written, write
+from longfocus.asking.session import Session, Uses
+from longfocus.evaluation.task import Form, Opened, Writing
+from longfocus.loading.load import LoadedModel
+from longfocus.loading.prompts import bare_opening_ids, encode_frame, encode_text, frame_of, opening_ids
+from longfocus.memory.book import StoredBook
+from longfocus.model.cache import LongLlamaCache
+from longfocus.reading.documents import Document
+from longfocus.reading.reader import read_steps
+
+
+class BookSubject:
+    """A model with memory, or with less of it.
+
+    Args:
+        loaded: The model.
+        uses: What its answers may rest on: "memory" is the Book, the others are baselines.
+        scratch: Where Books are kept while they are asked; None for the system's folder for temporary files.
+    """
+
+    def __init__(self, loaded: LoadedModel, uses: Uses = "memory", scratch: Path | None = None) -> None:
+        self._loaded = loaded
+        self._uses: Uses = uses
+        self._scratch = scratch
+        self.name = f"{Path(loaded.name).name} {uses}"
+        config, habits = loaded.model.config, loaded.habits
+        parts = (
+            loaded.fingerprint[:16], uses, config.mem_layers, config.window, config.window_overlap, config.sink_tokens,
+            str(loaded.model.dtype).removeprefix("torch."), habits.look_back, habits.top_k,
+        )  # fmt: skip
+        self.identity = " ".join(map(str, parts))
+
+    def count(self, text: str) -> int:
+        """See `Subject.count`."""
+        return len(encode_text(self._loaded.tokenizer, text))
+
+    @contextmanager
+    def read(self, document: str, form: Form) -> Iterator[Opened]:
+        """See `Subject.read`."""
+        framed = form == "chat"
+        if not document:
+            yield _Unread(self._loaded, framed)
+            return
+        with tempfile.TemporaryDirectory(prefix="longfocus-eval-", dir=self._scratch) as folder:
+            held = Document("evaluation", document, (0, len(document)), ())
+            for _ in read_steps(held, self._loaded, Path(folder, "book"), framed=framed):
+                pass
+            yield _Read(Session(StoredBook.open(Path(folder, "book")), self._loaded), self._uses)
+
+
+class _Behind:
+    """Goes on behind a state.
+
+    Args:
+        loaded: The model.
+        state: Where it stands; every request starts from it.
+        opening: Tokens that come first.
+    """
+
+    def __init__(self, loaded: LoadedModel, state: LongLlamaCache, opening: list[int]) -> None:
+        self._loaded = loaded
+        self._state = state
+        self._opening = opening
+
+    def continued(self, text: str, writing: Writing) -> str:
+        """See `Opened.continued`."""
+        return self._written(self._opening + encode_text(self._loaded.tokenizer, text), writing)
+
+    def _written(self, ids: list[int], writing: Writing) -> str:
+        loaded = self._loaded
+        last = (len(ids) - 1) // loaded.model.config.stride * loaded.model.config.stride
+        state = deque((after for _, after in self._windows(ids[:last])), maxlen=1)
+        sampling = Sampling(writing.most, writing.temperature, writing.top_p, 1.0, writing.seed)
+        written = ""
+        begun = state.pop() if state else self._state
+        for piece in write(loaded.model, loaded.tokenizer, ids[last:], begun, sampling):
+            if isinstance(piece, Written):
+                break
+            written += piece
+            ends = [place for stop in writing.stop if (place := written.find(stop)) >= 0]
+            if ends:
+                return written[: min(ends)]
+        return written
+
+    def loss(self, text: str) -> tuple[float, int]:
+        """See `Opened.loss`; all but the text's first token are predicted."""
+        ids = encode_text(self._loaded.tokenizer, text)
+        total, place = 0.0, 0
+        wanted = torch.tensor(ids, device=self._loaded.model.device)
+        for logits, _ in self._windows(self._opening + ids):
+            if not place:
+                logits = logits[len(self._opening) :]
+            coming = wanted[place + 1 : place + 1 + len(logits)]
+            total += float(F.cross_entropy(logits[: len(coming)].float(), coming, reduction="sum"))
+            place += len(logits)
+        return total, len(ids) - 1
+
+    def _windows(self, ids: list[int]) -> Iterator[tuple[torch.Tensor, LongLlamaCache]]:
+        """What is predicted behind each token of each window, and the state after it."""
+        model, state = self._loaded.model, self._state
+        for start in range(0, len(ids), model.config.stride):
+            piece = torch.tensor([ids[start : start + model.config.stride]], device=model.device)
+            with torch.inference_mode():
+                output = model(piece, past_key_values=state, use_cache=True, last_context_length=piece.shape[1])
+            state = output.past_key_values
+            yield output.logits[0], state
+
+
+class _Read(_Behind):
+    """A Book."""
+
+    def __init__(self, session: Session, uses: Uses) -> None:
+        self._session = session
+        self._uses: Uses = uses
+        state = session.state
+        if uses == "window":
+            state = LongLlamaCache([replace(layer, memory=None) for layer in state.layers], state.positions, state.keep)
+        elif uses == "nothing":
+            state = LongLlamaCache.of_memories({}, len(state.layers))
+        super().__init__(session.loaded, state, [])
+
+    def answer(self, question: str, most: int) -> str:
+        """See `Opened.answer`; the likeliest token each time."""
+        sampling = Sampling(max_new_tokens=most, repetition_penalty=1.0)
+        return self._session.ask(question, uses=self._uses, sampling=sampling, citations=0).text
+
+
+class _Unread(_Behind):
+    """No document: questions stand alone."""
+
+    def __init__(self, loaded: LoadedModel, framed: bool) -> None:
+        tokenizer = loaded.tokenizer
+        opening = opening_ids(tokenizer) if framed else bare_opening_ids(tokenizer)
+        super().__init__(loaded, LongLlamaCache.of_memories({}, loaded.model.config.num_hidden_layers), opening)
+
+    def answer(self, question: str, most: int) -> str:
+        """See `Opened.answer`."""
+        tokenizer = self._loaded.tokenizer
+        frame = frame_of(tokenizer)
+        ids = encode_frame(tokenizer, frame.before_question.lstrip())
+        ids += encode_text(tokenizer, question) + encode_frame(tokenizer, frame.after_question)
+        return self._written(self._opening + ids, Writing(most)).strip()
