@@ -7,14 +7,13 @@ Each subject runs in a process of its own, one after another, so that peak memor
 """
 
 import argparse
-import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from own_process import tell, told_by
 
 THREADS = os.cpu_count() or 1
 
@@ -161,20 +160,18 @@ def main() -> None:
     if args.one:
         result = SUBJECTS[args.one[0]](args.book, int(args.one[1]), args.gguf)
         result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print("RESULT " + json.dumps(result))
+        tell(result)
         return
     print(f"{'tokens':>8} {'subject':>14} {'tokens/s':>10} {'peak MiB':>9} {'ours is':>9}")
     for length in map(int, args.lengths.split(",")):
         ours = 0.0
         for subject in args.subjects.split(","):
-            command = [sys.executable, __file__, args.book, "--one", subject, str(length)]
-            command += ["--gguf", args.gguf] if args.gguf else []
-            done = subprocess.run(command, capture_output=True, text=True)
-            line = next((row for row in done.stdout.splitlines() if row.startswith("RESULT ")), None)
-            if line is None:
-                print(f"{length:>8} {subject:>14} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+            more = ["--gguf", args.gguf] if args.gguf else []
+            try:
+                result = told_by(__file__, args.book, "--one", subject, str(length), *more)
+            except RuntimeError as error:
+                print(f"{length:>8} {subject:>14} {error}", flush=True)
                 continue
-            result = json.loads(line.removeprefix("RESULT "))
             speed = result["tokens"] / result["seconds"]
             ours = speed if subject == "longfocus" else ours
             ratio = f"{ours / speed:.1f} x" if subject != "longfocus" and ours else ""

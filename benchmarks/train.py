@@ -16,31 +16,31 @@ memory, and each subject's speed over that of `plain`.
 """
 
 import argparse
-import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+from own_process import QUIET, tell, told_by
+
 ASKED = 128
 
 
 def student_of(loaded_model, rank: int):
-    from longfocus.training.lessons import with_lora
+    from longfocus.training.lessons import ATTENTION_PROJECTIONS, with_lora
 
-    return with_lora(loaded_model, rank, PROJECTIONS) if rank else loaded_model.requires_grad_(True)
+    return with_lora(loaded_model, rank, ATTENTION_PROJECTIONS) if rank else loaded_model.requires_grad_(True)
 
 
 def our_model(arguments, **memory):
+    from longfocus.loading.layer_numbers import layer_numbers
     from longfocus.loading.load import load
 
-    layers = [int(layer) for layer in arguments.memory_layers.split(",")]
+    layers = layer_numbers(arguments.memory_layers)
     dtype = None if arguments.rank else "float32"
     return load(arguments.model, mem_layers=layers, dtype=dtype, **memory).model
 
@@ -57,7 +57,7 @@ def prepared(subject: str, arguments):
 
     from longfocus.training.crossbatch import CrossBatch
     from longfocus.training.fot import FotLesson, Growth
-    from longfocus.training.lessons import RecallLesson
+    from longfocus.training.lessons import ATTENTION_PROJECTIONS, RecallLesson
     from longfocus.training.losses import compute_loss_per_row
 
     rows, length, pack = arguments.rows, arguments.row_tokens, arguments.pack
@@ -72,7 +72,8 @@ def prepared(subject: str, arguments):
         bare = LlamaForCausalLM.from_pretrained(arguments.model or default_model_dir(), dtype=dtype)
         model = bare
         if arguments.rank:
-            model = get_peft_model(bare, lora(arguments.rank, arguments.rank, target_modules=PROJECTIONS))
+            adapters = lora(arguments.rank, arguments.rank, target_modules=ATTENTION_PROJECTIONS)
+            model = get_peft_model(bare, adapters)
         ids = drawn(arguments, bare.config.vocab_size, rows, length)
         return lambda: model(ids, labels=ids, use_cache=False).loss, model
     if subject == "recall":
@@ -168,20 +169,6 @@ def products_of(step) -> dict:
 SUBJECTS = ("plain", "transformers", "cross-batch", "recall", "products")
 
 
-def told_by(subject: str) -> dict | None:
-    """What a process of its own measured; None where it failed, after saying so."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--one", subject]
-    # read by torch once, when it is imported; `longfocus train` sets it too
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore"}
-    environment = {**os.environ, **quiet, "THP_MEM_ALLOC_ENABLE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    line = next((row for row in done.stdout.splitlines() if row.startswith("RESULT ")), None)
-    if line is None:
-        print(f"{subject:<14} failed with status {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
-        return None
-    return json.loads(line.removeprefix("RESULT "))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a folder; without it, the default model")
@@ -197,14 +184,17 @@ def main() -> None:
     parser.add_argument("--one", choices=SUBJECTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print("RESULT " + json.dumps(measured(arguments.one, arguments)))
+        tell(measured(arguments.one, arguments))
         return
     tokens, speeds = arguments.rows * arguments.row_tokens, {}
     print(f"{tokens} tokens a step, {arguments.threads} threads")
     print(f"{'subject':<14} {'tokens/s':>9} {'spread':>15} {'peak MiB':>9} {'of plain':>9}")
     for subject in arguments.subjects.split(","):
-        found = told_by(subject)
-        if found is None:
+        try:
+            # large pages: read by torch once, when it is imported; `longfocus train` sets it too
+            found = told_by(__file__, *sys.argv[1:], "--one", subject, **QUIET, THP_MEM_ALLOC_ENABLE="1")
+        except RuntimeError as error:
+            print(f"{subject:<14} {error}")
             continue
         if subject == "products":
             both = found["products"] + found["attention"]

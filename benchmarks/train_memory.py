@@ -16,14 +16,13 @@ length and its square.
 
 import argparse
 import contextlib
-import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from own_process import QUIET, tell, told_by
 
 WAYS = ("plain", "ours", "disk")
 LENGTHS = (4096, 8192, 16384, 32768, 65536, 100_000)
@@ -80,15 +79,13 @@ def point(way: str, length: int, model_folder: Path, folder: Path, tokens: int) 
 
 
 def measured(way: str, length: int, arguments: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, __file__, "--point", way, "--lengths", str(length), "--model", str(arguments.model)]
-    command += ["--folder", str(arguments.folder), "--tokens", str(arguments.tokens)]
+    options = ["--point", way, "--lengths", str(length), "--model", str(arguments.model)]
+    options += ["--folder", str(arguments.folder), "--tokens", str(arguments.tokens)]
     pages = {} if way == "plain" else {"THP_MEM_ALLOC_ENABLE": "1"}  # torch looks at it once, when it is imported
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore"}
-    environment = {**os.environ, **quiet, "OMP_NUM_THREADS": "1", **pages}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{way} at {length} tokens ended with status {done.returncode} (-9: out of memory)")
-    return json.loads(done.stdout.splitlines()[-1])
+    try:
+        return told_by(__file__, *options, **QUIET, OMP_NUM_THREADS="1", **pages)
+    except RuntimeError as error:
+        raise SystemExit(f"{way} at {length} tokens {error}") from None
 
 
 def led_to(points: list[dict[str, float]], length: int) -> tuple[float, float]:
@@ -133,7 +130,7 @@ def main() -> None:
         arguments.model = default_model_dir()
     lengths = [int(length) for length in arguments.lengths.split(",")]
     if arguments.point:
-        print(json.dumps(point(arguments.point, lengths[0], arguments.model, arguments.folder, arguments.tokens)))
+        tell(point(arguments.point, lengths[0], arguments.model, arguments.folder, arguments.tokens))
         return
     print("Anima's figures, calculated:")
     for name, figure in anima_figures().items():

@@ -129,7 +129,7 @@ class Session:
         account = None
         if uses != "memory":
             ids = self._without_memory(ids, uses, sampling.max_new_tokens)
-            state = LongLlamaCache([LayerState() for _ in self.state.layers])
+            state = LongLlamaCache.of_memories({}, len(self.state.layers))
         else:
             state = self.state
             if citations:

@@ -37,7 +37,8 @@ def read(
 ) -> None:
     """Read a document once, into a book that can be asked."""
     from longfocus.cli.drawing import draw_reading, say, waiting
-    from longfocus.cli.options import adapter_of, layer_numbers
+    from longfocus.cli.options import adapter_of
+    from longfocus.loading.layer_numbers import layer_numbers
     from longfocus.memory.library import shelf_folder
     from longfocus.reading.documents import load_document
 

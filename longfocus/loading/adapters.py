@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,9 +129,7 @@ def put_in(model: LongLlamaForCausalLM, folder: Path) -> LongLlamaForCausalLM:
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"{folder} is no adapter: it has no {WEIGHTS}.")
     try:
-        with warnings.catch_warnings():  # peft asks transformers for a name that is about to change
-            warnings.simplefilter("ignore", FutureWarning)
-            merged: LongLlamaForCausalLM = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        merged: LongLlamaForCausalLM = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"The adapter in {folder} does not fit the model ({reason}).") from None

@@ -90,12 +90,18 @@ def read_window(model: LongLlamaModel, ids: Tensor, state: LateState, matter: in
 
 def whole_state(model: LongLlamaModel, state: LateState) -> LongLlamaCache:
     """The state of all layers, as if none had been left for later."""
+    return whole_state_and_last(model, state)[0]
+
+
+def whole_state_and_last(model: LongLlamaModel, state: LateState) -> tuple[LongLlamaCache, Tensor | None]:
+    """See `whole_state`; with what the last layer gives for the last window, [B, T, E], where any layer had to wait."""
     lower = lower_layers(model.config)
-    upper = state.upper
+    upper, last = state.upper, None
     for window in state.waiting:
-        upper = spill_between(_run_upper(model, window, upper), model.config)
+        last, after = _run_upper(model, window, upper)
+        upper = spill_between(after, model.config)
     layers: list[LayerState] = [*state.lower.layers[: len(lower)], *upper.layers[len(lower) :]]
-    return LongLlamaCache(layers, state.lower.positions)
+    return LongLlamaCache(layers, state.lower.positions), last
 
 
 def tokens_that_matter(config: LongLlamaConfig) -> int:
@@ -109,14 +115,14 @@ def _dropped(model: LongLlamaModel, state: LateState, matter: int) -> LateState:
     upper, waiting = state.upper, state.waiting
     while len(waiting) > 1 and state.tokens - waiting[1].start >= matter:
         if upper.window < model.config.sink_tokens:
-            upper = spill_but_sinks(_run_upper(model, waiting[0], upper), model.config)
+            upper = spill_but_sinks(_run_upper(model, waiting[0], upper)[1], model.config)
         waiting = waiting[1:]
     return LateState(state.tokens, state.lower, upper, waiting)
 
 
-def _run_upper(model: LongLlamaModel, window: Waiting, upper: LongLlamaCache) -> LongLlamaCache:
+def _run_upper(model: LongLlamaModel, window: Waiting, upper: LongLlamaCache) -> tuple[Tensor, LongLlamaCache]:
     layers = range(len(lower_layers(model.config)), model.config.num_hidden_layers)
-    return model.run_window(window.states, _positions(window.start, window.states), upper, layers=layers)[1]
+    return model.run_window(window.states, _positions(window.start, window.states), upper, layers=layers)[:2]
 
 
 def _positions(start: int, states: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutputWithPast,
 )
 
-from .cache import LayerState, LongLlamaCache
+from .cache import LongLlamaCache
 from .config import LongLlamaConfig
 from .generation import LongLlamaGenerationMixin
 from .inputs import count_positions, pairwise_mask, token_mask
@@ -169,14 +169,14 @@ class LongLlamaModel(LongLlamaPreTrainedModel):
         """The state to start from, checked against the model and the batch."""
         layers = self.config.num_hidden_layers
         if past is None:
-            return LongLlamaCache([LayerState() for _ in range(layers)])
+            return LongLlamaCache.of_memories({}, layers)
         if isinstance(past, tuple | list):
             past = LongLlamaCache.from_tuples(past)
             if mask is not None and past.window:  # in that form only the mask tells padding
                 past.keep = mask[:, -past.window - length : -length].bool()
         if not isinstance(past, LongLlamaCache):
             if past.get_seq_length() == 0:  # an empty cache that transformers made
-                return LongLlamaCache([LayerState() for _ in range(layers)])
+                return LongLlamaCache.of_memories({}, layers)
             raise ValueError(f"past_key_values is a {type(past).__name__}, expected a state that this model returned")
         if len(past.layers) != layers:
             raise ValueError(f"past_key_values has {len(past.layers)} layers, the model has {layers}")

@@ -14,6 +14,7 @@ import torch
 from longfocus.errors import RequestError
 from longfocus.loading.adapters import AdapterNote
 from longfocus.loading.defaults import TRAINED
+from longfocus.loading.layer_numbers import layer_numbers
 from longfocus.loading.load import LoadedModel, load
 from longfocus.training.checked import screen
 from longfocus.training.crossbatch import CrossBatch, CrossDocuments
@@ -22,7 +23,7 @@ from longfocus.training.document_tables import hub_documents
 from longfocus.training.documents import Documents, LeftOut
 from longfocus.training.engine import Run
 from longfocus.training.fot import FotLesson, Growth, HeldOut, Seen, StepTeller
-from longfocus.training.lessons import with_lora
+from longfocus.training.lessons import ATTENTION_PROJECTIONS, with_lora
 from longfocus.training.loader import PackedLoader
 from longfocus.training.mixture import Mixture
 from longfocus.training.packing import PackedDataset, Packing
@@ -108,6 +109,7 @@ def fot(
     """
     if scheme not in SCHEMES:
         raise RequestError(f"There is no scheme {scheme!r}; wanted {', '.join(SCHEMES)}.")
+    layers = layer_numbers(memory_layers or None)
     packing, stages = Packing.doc_aware_k(rows, row_tokens, pack), Growth.of(growth, seed)
     arguments = settings(
         out,
@@ -128,7 +130,7 @@ def fot(
     loaded = load(
         model or None,
         adapter=None,
-        mem_layers=[int(layer) for layer in memory_layers.split(",")] if memory_layers else None,
+        mem_layers=layers,
         window=row_tokens,
         window_overlap=0,
         sink_tokens=0,
@@ -139,7 +141,7 @@ def fot(
     if checkpointing:
         student.activation_checkpointing_enable()
     if rank:
-        student = with_lora(loaded.model, rank, ["q_proj", "k_proj", "v_proj", "o_proj"])
+        student = with_lora(loaded.model, rank, ATTENTION_PROJECTIONS)
     else:
         student.requires_grad_(True)
     lesson = FotLesson(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from longfocus.training.batches import RowBatches
-from longfocus.training.book_questions import load_book_questions
+from longfocus.training.book_questions import books_of
 from longfocus.training.checked import Screening, book_parts, record_documents, remaining_books, screen, without
 from longfocus.training.completions import CompletionFormat
 from longfocus.training.engine import Run
@@ -100,7 +100,7 @@ def _rows(
 ) -> tuple[Rows, Screening]:
     """The rows of a folder of books or of a file of prompts, and what was left out of them."""
     if data.is_dir():
-        books = load_book_questions(data / "narrativeqa" / "qa_valid_test.jsonl.gz", data / "books" / "index.json")
+        books = books_of(data)
         screening = screen(book_parts(books), evaluation)
         bands = [LengthBand(min(shortest, length), length)]
         return LongQuestions(remaining_books(books, screening), tokenizer, lengths=bands, seed=seed), screening

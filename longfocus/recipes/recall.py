@@ -8,19 +8,20 @@ import torch
 
 from longfocus.loading.adapters import AdapterNote
 from longfocus.loading.defaults import BookHabits
+from longfocus.loading.layer_numbers import layer_numbers
 from longfocus.loading.load import load
-from longfocus.training.book_questions import load_book_questions
+from longfocus.training.book_questions import books_of
 from longfocus.training.checked import book_parts, remaining_books, screen
 from longfocus.training.engine import Run
 from longfocus.training.exercise_data import ExerciseBatches, Stage
-from longfocus.training.lessons import RecallLesson, with_lora
+from longfocus.training.lessons import ATTENTION_PROJECTIONS, RecallLesson, with_lora
 from longfocus.training.settings import settings
 
 _KINDS = {
-    "records": 3.0,
+    "records": 5.0,
     "facts": 2.0,
     "pass_key": 1.0,
-    "quotations": 1.5,
+    "quotations": 1.0,
     "topics": 1.0,
     "hops": 0.5,
 }
@@ -39,8 +40,9 @@ def recall(
     short: int = 150,
     middle: int = 250,
     long: int = 100,
-    bank: int = 8192,
-    prose: float = 4.0,
+    bank: int = 24576,
+    alike: float = 0.5,
+    prose: float = 2.0,
     keep: float = 1.0,
     seed: int = 1,
     save_every: int = 25,
@@ -53,33 +55,34 @@ def recall(
             give the prose.
         model: Checkpoint; empty for the default model.
         start: Folder of an adapter to begin with, of the same rank and layers; empty for a fresh one.
-        memory_layers: Layers that get a memory, with commas between them.
+        memory_layers: Layers that get a memory, with commas between them; empty for those of `longfocus read`.
         first_layer: The first layer that learns.
         rank: Of the LoRA adapter on the projections of attention.
         rate: Highest learning rate; rises over 10 steps, then falls as a cosine.
         short: Batches of 4 documents of 1,024 to 2,048 tokens.
         middle: Batches of 4 documents of 2,048 to 4,096 tokens.
         long: Batches of 2 documents of 8,192 tokens.
-        bank: Entries of earlier documents that are seen as well.
-        prose: How often a book's own next words are asked for, where all other exercises together come nine times.
-        keep: How much it counts that these are predicted as without the adapter.
+        bank: Entries of earlier documents that are seen as well; of those that are lists of records.
+        alike: The share of batches whose documents are all of one kind.
+        prose: How often a book's own next words are asked for, where all other exercises together come ten times.
+        keep: How much it counts that documents, as they are read, are predicted as without the adapter.
         seed: Of the exercises and of the adapter's first weights.
         save_every: Steps between checkpoints.
     """
-    layers = [int(layer) for layer in memory_layers.split(",")]
+    layers = layer_numbers(memory_layers or None)
     torch.manual_seed(seed)
     loaded = load(model or None, adapter=None, mem_layers=layers)
     loaded.model.requires_grad_(False)
-    student = with_lora(loaded.model, rank, ["q_proj", "k_proj", "v_proj", "o_proj"], first_layer)
-    books = load_book_questions(data / "narrativeqa" / "qa_valid_test.jsonl.gz", data / "books" / "index.json")
+    student = with_lora(loaded.model, rank, ATTENTION_PROJECTIONS, first_layer)
+    books = books_of(data)
     screening = screen(book_parts(books), data)
     books = remaining_books(books, screening)
     room = min(448, loaded.model.config.stride)
     kinds = {**_KINDS, "continuation": prose}
     stages = (
-        Stage(short, 4, (1024, 2048, 2048), kinds, room),
-        Stage(middle, 4, (2048, 4096), kinds, room),
-        Stage(long, 2, (8192,), kinds, room),
+        Stage(short, 4, (1024, 2048, 2048), kinds, room, alike),
+        Stage(middle, 4, (2048, 4096), kinds, room, alike),
+        Stage(long, 2, (8192,), kinds, room, alike),
     )
     arguments = settings(
         out,

@@ -10,9 +10,10 @@ import torch
 from longfocus.errors import RequestError
 from longfocus.loading.adapters import AdapterNote
 from longfocus.loading.defaults import TRAINED
+from longfocus.loading.layer_numbers import layer_numbers
 from longfocus.loading.load import load
 from longfocus.training.batches import BorderedBatches, RowBatches
-from longfocus.training.book_questions import load_book_questions
+from longfocus.training.book_questions import books_of
 from longfocus.training.checked import Screening, book_parts, record_documents, remaining_books, screen, without
 from longfocus.training.engine import Run
 from longfocus.training.full_attention import CausalCollator, FullAttentionLesson, load_extended, with_anima_lora
@@ -114,6 +115,7 @@ def tuning(
     """
     if template not in TEMPLATES:
         raise RequestError(f"no template {template!r}; there are {', '.join(TEMPLATES)}")
+    layers = layer_numbers(memory_layers or None)
     options = TuningOptions(
         data_path=data_path,
         data_type=data_type,
@@ -156,7 +158,7 @@ def tuning(
         loaded = load(
             model or None,
             adapter=None,
-            mem_layers=[int(layer) for layer in memory_layers.split(",")] if memory_layers else None,
+            mem_layers=layers,
             window=window or None,
             last_context_length=last_context or None,
         )
@@ -179,10 +181,7 @@ def _data(
 ) -> tuple[TuningMixture, Screening]:
     """Short and long examples, and what was left out of them."""
     records = options.records()
-    asked = []
-    if books:
-        files = Path(books) / "narrativeqa" / "qa_valid_test.jsonl.gz", Path(books) / "books" / "index.json"
-        asked = load_book_questions(*files)
+    asked = books_of(books) if books else []
     parts = {path: record_documents(found, Path(path).name) for path, found in records.items()}
     screening = screen({**parts, **book_parts(asked)}, Path(evaluation) if evaluation else None)
     mixture = options.mixture(

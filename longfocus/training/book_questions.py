@@ -112,6 +112,14 @@ def load_book_questions(
     return found
 
 
+def books_of(
+    data: str | Path, *, splits: Collection[str] = ("valid",), for_reporting: bool = False
+) -> list[QuestionedBook]:
+    """Those of a folder with `books/index.json` and `narrativeqa/qa_valid_test.jsonl.gz`; see `load_book_questions`."""
+    questions, books = Path(data) / "narrativeqa" / "qa_valid_test.jsonl.gz", Path(data) / "books" / "index.json"
+    return load_book_questions(questions, books, splits=splits, for_reporting=for_reporting)
+
+
 def tidy(text: str) -> str:
     """Undo what NarrativeQA's tokenised texts lack: "Buck s owner , is n't he ?" becomes "Buck's owner, isn't he?"."""
     text = re.sub(r"(?<=\w) (?:s|' ?s)(?=\W|$)", "'s", text)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from longfocus.errors import RequestError
 from longfocus.training.examples import IGNORED
-from longfocus.training.exercises import EXERCISES, Writer
+from longfocus.training.exercises import CROWDED, EXERCISES, Writer
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Stage:
         tokens: Tokens of a document, one of these lengths for each batch.
         kinds: Kinds of exercise with weights.
         room: Most tokens of questions and answers.
+        alike: The share of batches whose rows are all of one kind; in these, what a row asks for is hardest to tell
+            from what the others hold.
     """
 
     batches: int
@@ -36,10 +38,11 @@ class Stage:
     tokens: tuple[int, ...]
     kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys([*EXERCISES, "continuation"], 1.0))
     room: int = 448
+    alike: float = 0.0
 
 
 class ExerciseBatches(Dataset[dict[str, Tensor]]):
-    """What `RecallLesson` takes: "documents" [B, N], "asked" [B, T], "labels" [B, T] and "prose" [B].
+    """What `RecallLesson` takes: "documents" [B, N], "asked" [B, T], "labels" [B, T] and "crowded" [B].
 
     Args:
         tokenizer: The model's.
@@ -82,13 +85,15 @@ class ExerciseBatches(Dataset[dict[str, Tensor]]):
         writer.forget_keys()
         tokens = writer.chance.choice(stage.tokens)
         kinds = writer.chance.choices(list(stage.kinds), list(stage.kinds.values()), k=stage.rows)
+        if writer.chance.random() < stage.alike:
+            kinds = kinds[:1] * stage.rows
         exercises = [writer.write(kind, tokens, stage.room) for kind in kinds]
         longest = max(len(exercise.asked) for exercise in exercises)
         return {
             "documents": torch.tensor([exercise.document for exercise in exercises]),
             "asked": torch.tensor([_padded(exercise.asked, longest, 0) for exercise in exercises]),
             "labels": torch.tensor([_padded(exercise.labels, longest, IGNORED) for exercise in exercises]),
-            "prose": torch.tensor([exercise.kind == "continuation" for exercise in exercises]),
+            "crowded": torch.tensor([exercise.kind in CROWDED for exercise in exercises]),
         }
 
 

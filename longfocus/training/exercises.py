@@ -57,12 +57,10 @@ class Writer:
         self.texts = texts
         self.chance = random.Random(seed)
         self.frame: Frame = frame_of(tokenizer)
-        counts = Counter(word for text in texts for word in re.findall(r"\b[a-z]{4,9}\b", text))
-        self.words = sorted(word for word, count in counts.items() if count >= 5)
+        counts = Counter(word for text in texts for word in re.findall(r"\b[a-z]{3,14}\b", text))
+        self.words = sorted(word for word, count in counts.items() if count >= 2)
         if len(self.words) < 100:
-            raise RequestError(
-                f"exercises need books with 100 words that come five times, these have {len(self.words)}"
-            )
+            raise RequestError(f"exercises need books with 100 words that come twice, these have {len(self.words)}")
         self._used: set[str] = set()
 
     def write(self, kind: str, tokens: int, room: int) -> Exercise:
@@ -164,14 +162,14 @@ _TITLES = ["Mr.", "Mrs.", "Captain", "Miss", "Doctor", "Old", "Sir", "Aunt", "Pr
 def records(writer: Writer, tokens: int) -> tuple[list[int], list[Question]]:
     """A list of keys with numbers, in one of several forms; LongChat's lines are the first."""
     chance = writer.chance
-    form, ask, answers = chance.choice(_RECORDS)
+    form, ask, answer = chance.choice(_RECORDS)
     ids = writer.encode(chance.choice(_RECORD_OPENINGS))
     pairs = []
     while len(ids) < tokens:
         pairs.append((writer.key(), writer.number()))
         ids += writer.encode(form.format(*pairs[-1]))
     asked = chance.sample(pairs[:-1] or pairs, min(40, max(len(pairs) - 1, 1)))
-    return ids, [(chance.choice(ask).format(key), chance.choice(answers).format(key, value)) for key, value in asked]
+    return ids, [(chance.choice(ask).format(key), answer.format(key, value)) for key, value in asked]
 
 
 _RECORD_OPENINGS = [
@@ -179,18 +177,20 @@ _RECORD_OPENINGS = [
     "Keep these records in mind; some of them will be asked for.\n\n",
     "",
 ]
-_RECORDS: list[tuple[str, list[str], list[str]]] = [
+# One form of answer for each: which of several was drawn could not be known, and would only be noise. Those that say
+# the key again have found its record by then.
+_RECORDS: list[tuple[str, list[str], str]] = [
     (
         "line {}: REGISTER_CONTENT is <{}>\n",
         [
             "Tell me what is the <REGISTER_CONTENT> in line {}? I need the number.",
             "What is the REGISTER_CONTENT in line {}?",
         ],
-        ["{1}", "<{1}>", "The <REGISTER_CONTENT> in line {0} is <{1}>."],
+        "The <REGISTER_CONTENT> in line {0} is <{1}>.",
     ),
-    ("{}: {}\n", ["What is the value of {}?", "Which number belongs to {}?"], ["{1}", "The value of {0} is {1}."]),
-    ("The code of {} is {}.\n", ["What is the code of {}?", "Tell me the code of {}."], ["{1}", "It is {1}."]),
-    ("- {} = {}\n", ["What does {} equal?", "Give the number for {}."], ["{1}", "{0} = {1}"]),
+    ("{}: {}\n", ["What is the value of {}?", "Which number belongs to {}?"], "The value of {0} is {1}."),
+    ("The code of {} is {}.\n", ["What is the code of {}?", "Tell me the code of {}."], "{1}"),
+    ("- {} = {}\n", ["What does {} equal?", "Give the number for {}."], "{0} = {1}"),
 ]
 
 
@@ -209,7 +209,7 @@ def facts(writer: Writer, tokens: int) -> tuple[list[int], list[Question]]:
             found.append(fact)
         ids += added
     asked = chance.sample(found, min(24, len(found)))
-    return ids, [(question, chance.choice([short, sentence])) for sentence, question, short in asked]
+    return ids, [(question, short) for _, question, short in asked]
 
 
 def _pass_key(writer: Writer) -> tuple[str, str, str]:
@@ -350,3 +350,6 @@ EXERCISES: dict[str, Callable[[Writer, int], tuple[list[int], list[Question]]]] 
     "hops": hops,
 }
 """Kinds of exercise; besides these there is "continuation", a book's own next words."""
+
+CROWDED = frozenset({"records", "hops"})
+"""Kinds whose documents are nothing but things to be told apart."""

@@ -96,7 +96,8 @@ def load_extended(name: str | None, length: int, extension: str) -> Pupil:
 
 def with_anima_lora(model: Any, rank: int, alpha: int) -> Any:
     """The model with LoRA in every linear layer but the head, in float32; the rest is frozen."""
-    return get_peft_model(model, lora(rank, alpha))
+    with quiet():
+        return get_peft_model(model, lora(rank, alpha))
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,17 @@ from torch import Tensor, nn
 
 from longfocus.errors import CheckpointError
 from longfocus.loading.adapters import WEIGHTS, AdapterNote
+from longfocus.loading.load import quiet
 from longfocus.loading.weights import SAFETENSORS
 from longfocus.model.modeling import LongLlamaForCausalLM
+from longfocus.training.examples import IGNORED
 from longfocus.training.extend import lora
-from longfocus.training.recall import Bank, banked, predict_without_memory, recall
+from longfocus.training.losses import mean_of_rows
+from longfocus.training.recall import Bank, banked, read_rows, recall
 
+ATTENTION_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+"""Those of attention, for `with_lora`."""
+_KEPT_EVERY = 4  # of the places at a document's end, one in so many is compared: neighbours tell much the same
 CONFIGURATION = "full_attention.json"
 """The configuration of a model with stretched positions, beside the adapter that was trained with them."""
 
@@ -127,8 +133,8 @@ class RecallLesson(Lesson):
         student: Ours, with memory layers; or peft around it.
         bank: How many entries of documents read in earlier steps are seen as well, in each memory layer.
         note: What an adapter says of itself, saved with it.
-        keep: How much it counts in rows of prose that the student, a peft model, predicts what it predicted without
-            its adapter and without memory. Exercises in recall alone make a small model forget how to write.
+        keep: How much it counts that the student, a peft model, predicts the ends of documents, which it reads without
+            memory, as it did without its adapter. Exercises in recall alone make a small model forget how to write.
     """
 
     def __init__(self, student: Any, bank: int = 0, note: AdapterNote | None = None, keep: float = 0.0) -> None:
@@ -139,7 +145,11 @@ class RecallLesson(Lesson):
         self._bank: Bank = {}
 
     def forward(
-        self, documents: Tensor, asked: Tensor, labels: Tensor, prose: Tensor | None = None
+        self,
+        documents: Tensor,
+        asked: Tensor,
+        labels: Tensor,
+        crowded: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Mean over the rows of the mean loss of a row's answers; other arguments are those of `recall`.
 
@@ -149,30 +159,38 @@ class RecallLesson(Lesson):
             documents: See `recall`.
             asked: See there.
             labels: See there.
-            prose: Which rows are a book's own words, [B] bool; None for none.
+            crowded: Which rows go to the bank, as the best negatives, [B] bool; None for all.
 
         Returns:
             "loss", and without gradient "accuracy": the share of the answers' tokens that were the likeliest; and
-            "strayed": the divergence, in nats a token of prose, from what was predicted without the adapter.
+            "strayed": the divergence, in nats a token, of what it predicts at the documents' ends from what it did.
         """
         model: LongLlamaForCausalLM = self.model
         found = recall(model, documents, asked, labels, self._bank or None)
         if self.bank_entries and self.training:
-            self._bank = banked(found.state, self._bank or None, self.bank_entries)
-        counts = torch.bincount(found.rows, minlength=len(documents)).clamp_min(1)
-        loss = (found.losses / counts[found.rows]).sum() / len(documents)
+            chosen = None if crowded is None else crowded.nonzero()[:, 0]
+            if chosen is None or len(chosen):
+                self._bank = banked(found.state, self._bank or None, self.bank_entries, chosen)
+        loss = mean_of_rows(found.losses, labels[:, 1:] != IGNORED)
         figures = {"accuracy": found.hits.float().mean()}
-        if not self.keep:
-            return {"loss": loss, **figures}
-        figures["strayed"] = torch.zeros(())
-        if prose is not None and bool(prose.any()):
-            with torch.no_grad(), self.student.disable_adapter():
-                before = predict_without_memory(model, documents[prose], asked[prose], labels[prose])
-            now = found.logits[prose[found.rows]]
-            strayed = F.kl_div(now.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="batchmean")
-            loss = loss + self.keep * strayed * prose.sum() / len(documents)
+        if self.keep:
+            strayed = self._strayed(documents, found.endings)
+            loss = loss + self.keep * strayed
             figures["strayed"] = strayed.detach()
         return {"loss": loss, **figures}
+
+    def _strayed(self, documents: Tensor, endings: Tensor) -> Tensor:
+        """The divergence of what is predicted at the documents' ends from what was, in nats a token."""
+        model: LongLlamaForCausalLM = self.model
+        # What stands a window before the last one makes next to no difference to a model without memory, but for the
+        # first tokens, which never leave the window.
+        stride, sinks = model.config.stride, model.config.sink_tokens
+        ends = documents[:, -(endings.shape[1] + -(-model.config.window // stride) * stride) :]
+        ends = torch.cat((documents[:, :sinks], ends[:, sinks:]), dim=1)
+        with torch.no_grad(), self.student.disable_adapter():
+            before = model.lm_head(read_rows(model.model, ends)[1][:, ::_KEPT_EVERY]).float().log_softmax(-1)
+        now = model.lm_head(endings[:, ::_KEPT_EVERY]).float().log_softmax(-1)
+        return F.kl_div(now.flatten(0, 1), before.flatten(0, 1), log_target=True, reduction="batchmean")
 
     def carried(self) -> dict[str, Tensor]:
         """See `Lesson.carried`: the bank."""
@@ -203,7 +221,8 @@ def with_lora(model: LongLlamaForCausalLM, rank: int, targets: list[str], first_
         layers_to_transform=list(range(first_layer, model.config.num_hidden_layers)),
         layers_pattern="layers",
     )
-    student = get_peft_model(model, config)
+    with quiet():
+        student = get_peft_model(model, config)
     for parameter in student.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)

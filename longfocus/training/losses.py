@@ -56,7 +56,7 @@ def compute_loss_per_row(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
     It differs from `compute_loss` where rows have unequal numbers of labels: there a row counts by its labels, here
     all rows count alike, and one without labels counts as 0. Arguments, result and errors are those of `compute_loss`.
     """
-    return _loss_inside(model, inputs, _mean_of_rows)
+    return _loss_inside(model, inputs, mean_of_rows)
 
 
 def cross_entropies(head: Callable[[Tensor], Tensor], states: Tensor, labels: Tensor, *, places_at_once: int) -> Tensor:
@@ -94,7 +94,13 @@ def _mean_of_labels(losses: Tensor, labelled: Tensor, items: Tensor | int | None
     return losses.sum() / (items.to(losses.device) if isinstance(items, Tensor) else items)
 
 
-def _mean_of_rows(losses: Tensor, labelled: Tensor) -> Tensor:
+def mean_of_rows(losses: Tensor, labelled: Tensor) -> Tensor:
+    """The mean over rows of each row's mean loss; a row without any counts as 0.
+
+    Args:
+        losses: [N], of the places that are true in `labelled`, row after row.
+        labelled: [B, L] bool.
+    """
     counts = labelled.sum(dim=1)
     rows = torch.arange(len(counts), device=losses.device).repeat_interleave(counts.to(losses.device))
     sums = losses.new_zeros(len(counts)).index_add(0, rows, losses)

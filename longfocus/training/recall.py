@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longfocus.memory.late import LateState, read_window, whole_state
+from longfocus.memory.late import LateState, read_window, whole_state_and_last
 from longfocus.model.attend import Part
 from longfocus.model.cache import LongLlamaCache
 from longfocus.model.memory import DenseMemory, Entries, Memory
@@ -74,18 +74,27 @@ Bank = dict[int, tuple[Tensor, Tensor]]
 """Entries of documents read before, by layer, [1, G, N', D] each, without gradients: more negatives."""
 
 
-def read_rows(model: LongLlamaModel, ids: Tensor) -> LongLlamaCache:
-    """The state after reading documents [B, N]; its memories have taken everything and show nothing.
+def read_rows(model: LongLlamaModel, ids: Tensor) -> tuple[LongLlamaCache, Tensor]:
+    """The state after reading documents [B, N], whose memories have taken everything and show nothing.
 
     The layers above the last memory layer run over the first window, for the sinks, and over two windows' length at
     the end. Inference runs them over some more, which makes a small difference to what they have in their window; no
     gradient is worth following that far.
+
+    Returns:
+        The state; and the last hidden states of the last window, [B, T, E].
+
+    Raises:
+        ValueError: The last layer has memory.
     """
     config = model.config
     state = LateState.start(config, {layer: UnseenMemory() for layer in config.mem_layers or ()})
     for piece in ids.split(config.stride, dim=1):
         state = read_window(model, piece, state, matter=config.window)
-    return whole_state(model, state)
+    whole, last = whole_state_and_last(model, state)
+    if last is None:
+        raise ValueError("a model whose last layer has memory cannot be trained this way; choose a lower one")
+    return whole, model.norm(last)
 
 
 def with_all_rows(state: LongLlamaCache, bank: Bank | None = None) -> LongLlamaCache:
@@ -101,8 +110,14 @@ def with_all_rows(state: LongLlamaCache, bank: Bank | None = None) -> LongLlamaC
     return LongLlamaCache(layers, state.positions)
 
 
-def banked(state: LongLlamaCache, bank: Bank | None, most: int) -> Bank:
+def banked(state: LongLlamaCache, bank: Bank | None, most: int, rows: Tensor | None = None) -> Bank:
     """The bank with what this state read put first, cut to `most` entries.
+
+    Args:
+        state: After reading.
+        bank: As it was.
+        most: Entries to keep.
+        rows: Whose documents go into it, as indices; None for all.
 
     Raises:
         ValueError: Nothing has left the window yet.
@@ -110,7 +125,8 @@ def banked(state: LongLlamaCache, bank: Bank | None, most: int) -> Bank:
     found: Bank = {}
     for index, layer in enumerate(state.layers):
         if isinstance(layer.memory, UnseenMemory):
-            parts = [[_one_row(held.detach()) for held in pair] for pair in layer.memory.pieces]
+            chosen = layer.memory if rows is None else layer.memory.select(rows)
+            parts = [[_one_row(held.detach()) for held in pair] for pair in chosen.pieces]
             parts += [[*bank[index]]] if bank else []
             keys, values = (torch.cat([part[which] for part in parts], dim=2)[:, :, :most] for which in (0, 1))
             found[index] = (keys.clone(), values.clone())
@@ -128,16 +144,14 @@ class Recall(NamedTuple):
     Attributes:
         losses: Negative log-likelihood of each token of the answers, [answers' tokens].
         hits: Whether it was the likeliest, likewise.
-        logits: What was predicted for it, [answers' tokens, vocabulary], in float32.
-        rows: In which row it is.
         state: After reading, for `banked`.
+        endings: Last hidden states of the documents' last window, [B, T', E].
     """
 
     losses: Tensor
     hits: Tensor
-    logits: Tensor
-    rows: Tensor
     state: LongLlamaCache
+    endings: Tensor
 
 
 def recall(
@@ -158,7 +172,7 @@ def recall(
     config = model.config
     if asked.shape[1] > config.stride:
         raise ValueError(f"questions and answers have {asked.shape[1]} tokens, the window has room for {config.stride}")
-    state = read_rows(model.model, documents)
+    state, endings = read_rows(model.model, documents)
     places = torch.arange(asked.shape[1], device=asked.device) + documents.shape[1]
     # padding stands at the right, where no token looks at it
     states = model.model.run_window(
@@ -168,20 +182,4 @@ def recall(
     counts = wanted != IGNORED
     logits = model.lm_head(states[:, :-1][counts]).float()
     losses = F.cross_entropy(logits, wanted[counts], reduction="none")
-    return Recall(losses, logits.argmax(-1) == wanted[counts], logits, counts.nonzero()[:, 0], state)
-
-
-def predict_without_memory(model: LongLlamaForCausalLM, documents: Tensor, asked: Tensor, labels: Tensor) -> Tensor:
-    """What a model makes of the same places that sees the end of the document, as much as fits one window.
-
-    The arguments are those of `recall`.
-
-    Returns:
-        Logits [answers' tokens, vocabulary] in float32, in the order of `recall`.
-    """
-    room = model.config.window - asked.shape[1]
-    ids = torch.cat((documents[:, -room:], asked), dim=1) if room > 0 else asked
-    states = model.model(ids, use_cache=True, last_context_length=ids.shape[1]).last_hidden_state
-    counts = labels[:, 1:] != IGNORED
-    logits: Tensor = model.lm_head(states[:, -asked.shape[1] : -1][counts]).float()
-    return logits
+    return Recall(losses, logits.argmax(-1) == wanted[counts], state, endings)

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from longfocus.memory.layout import replace_file
+
 ABOUT, LOG = "run.json", "run.jsonl"
 EVALUATED = "eval_"
 _PACKAGES = ("longfocus", "torch", "transformers", "accelerate", "peft")
@@ -66,7 +68,7 @@ class RunRecorder(TrainerCallback):
         self._about = {**self._about, "started": earlier.get("started", now["time"]), "resumed": resumed}
         if self._writes:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _replace(self._folder / LOG, "".join(f"{json.dumps(line)}\n" for line in kept))
+            replace_file(self._folder / LOG, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
             self._write()
         return sorted(name for name in {*fields, *were} if were and fields.get(name) != were.get(name))
 
@@ -95,7 +97,7 @@ class RunRecorder(TrainerCallback):
         return round(self._before + time.monotonic() - self._begun, 2)
 
     def _write(self) -> None:
-        _replace(self._folder / ABOUT, json.dumps(self._about, indent=1) + "\n")
+        replace_file(self._folder / ABOUT, (json.dumps(self._about, indent=1) + "\n").encode())
 
 
 def read_about(folder: Path) -> About:
@@ -146,10 +148,3 @@ def _processor() -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that it is whole at any time."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)

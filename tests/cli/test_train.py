@@ -13,6 +13,7 @@ import pytest
 
 from longfocus import recipes
 from longfocus.cli.train import COMMON, command
+from longfocus.errors import RequestError
 from tests.conftest import story
 
 
@@ -86,6 +87,14 @@ def test_what_cannot_be_pushed_or_written_is_told_before_training(tiny_folder, d
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["fot", "recall", "tuning"])
+def test_layers_that_are_none_are_told_before_anything_is_opened(name, tmp_path):
+    recipe = getattr(import_module(f"longfocus.recipes.{name}"), name)
+    with pytest.raises(RequestError, match=r"\Alayers 'all' cannot be read; write them as [^\n]+\Z"):
+        recipe(memory_layers="all", out=tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
 def test_data_that_is_not_there(tmp_path):
     done = train("recall", "--data", tmp_path, "--model", tmp_path)
     assert done.returncode == 1
@@ -102,6 +111,7 @@ def test_a_run_leaves_an_adapter(tiny_folder, data, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "made"
     assert "training in made" in done.stderr
+    assert "FutureWarning" not in done.stderr
     assert json.loads(Path("made/adapter_config.json").read_text(encoding="utf-8"))["r"] == 2
     assert Path("made/adapter_model.safetensors").stat().st_size > 1000
     about = json.loads(Path("made/run.json").read_text(encoding="utf-8"))

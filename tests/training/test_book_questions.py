@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from longfocus.errors import DocumentError, RequestError
-from longfocus.training.book_questions import load_book_questions, tidy
+from longfocus.training.book_questions import books_of, load_book_questions, tidy
 
 DATA = Path(__file__).parents[3] / "shared/data"
 TEXT = "licence\nOnce there was a lamp.\nlicence\n"
@@ -128,9 +128,9 @@ def test_tidy(text, tidied):
 
 @pytest.mark.skipif(not DATA.exists(), reason="the shared folder of data is not here")
 def test_real_lists():
-    files = DATA / "narrativeqa/qa_valid_test.jsonl.gz", DATA / "books/index.json"
-    books = load_book_questions(*files)
-    named = {entry["narrativeqa_document_id"]: entry for entry in json.loads(files[1].read_text("utf-8"))}
+    books = books_of(DATA)
+    listed = json.loads((DATA / "books/index.json").read_text("utf-8"))
+    named = {entry["narrativeqa_document_id"]: entry for entry in listed}
     wanted = [name for name, entry in named.items() if entry["narrativeqa_set"] == "valid"]
     assert [each.id for each in books] == wanted
     for each in books:

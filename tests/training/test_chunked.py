@@ -7,32 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from longfocus.model.config import LongLlamaConfig
-from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training.chunked import POINTWISE, run_in_pieces, run_whole
-
-FIELDS = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.3,
-}
-
-
-def llama():
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**FIELDS)).train()
-
-
-def long_llama():
-    torch.manual_seed(0)
-    config = LongLlamaConfig(**FIELDS, window_length=64, last_context_length=64)
-    return LongLlamaForCausalLM(config).train()
+from tests.training.small_models import llama, long_llama
 
 
 def adapted(**settings):

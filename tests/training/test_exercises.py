@@ -88,7 +88,7 @@ def test_no_key_stands_twice_until_a_new_batch(writer):
 
 
 def test_short_books_are_refused(tokenizer):
-    with pytest.raises(RequestError, match="100 words that come five times, these have 0"):
+    with pytest.raises(RequestError, match="100 words that come twice, these have 0"):
         Writer(tokenizer, ["once upon a time"], 0)
 
 

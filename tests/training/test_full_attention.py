@@ -85,6 +85,11 @@ def test_nothing_is_as_large_as_a_mask_or_the_logits():
     assert largest.numbers < 1500 * 1200 / 4
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_adapters_come_without_warnings():
+    assert with_anima_lora(llama(), 4, 4).peft_config
+
+
 def test_batches_want_padding_at_the_right():
     rows = [row(10, 1), row(7, 2)]
     batch = CausalCollator(multiple=4)(rows)

@@ -20,45 +20,39 @@ def disturb(student) -> None:
             torch.nn.init.normal_(parameter, std=0.1)
 
 
-def batch(tokens: int = 12, rows: int = 3, prose: tuple[int, ...] = (1, 2)) -> dict[str, torch.Tensor]:
+def batch(tokens: int = 12, rows: int = 3) -> dict[str, torch.Tensor]:
     asked = some(rows, 12, seed=1)
-    which = torch.tensor([row in prose for row in range(rows)])
-    return {"documents": some(rows, tokens), "asked": asked, "labels": labels_of(asked, padded=3), "prose": which}
+    return {"documents": some(rows, tokens), "asked": asked, "labels": labels_of(asked, padded=3)}
 
 
-def test_one_that_has_learnt_nothing_has_not_strayed(student):
-    """What fits one window is predicted alike with memory or without."""
-    figures = RecallLesson(student, keep=1.0)(**batch())
-    assert float(figures["strayed"]) == pytest.approx(0, abs=1e-6)
+@pytest.mark.parametrize(("tokens", "most"), [(12, 1e-6), (48, 1e-6), (60, 0.1)])
+def test_one_that_has_learnt_nothing_has_not_strayed(student, tokens, most):
+    """Up to two windows, what is compared is the whole document; of a longer one its beginning is left out."""
+    figures = RecallLesson(student, keep=1.0)(**batch(tokens))
+    assert float(figures["strayed"]) == pytest.approx(0, abs=most)
     disturb(student)
-    assert float(RecallLesson(student, keep=1.0)(**batch())["strayed"]) > 1e-3
+    assert float(RecallLesson(student, keep=1.0)(**batch(tokens))["strayed"]) > float(figures["strayed"]) + 0.05
 
 
 def test_the_divergence_is_that_of_its_definition(student):
+    """In a document of one window: at every fourth place, what was predicted against what is."""
     disturb(student)
-    lesson, given = RecallLesson(student, keep=1.0), batch()
+    given = batch()
     with torch.no_grad():
-        found = lesson(**given)
-        ids = torch.cat((given["documents"], given["asked"]), dim=1)[1:]
-        now = student(ids, last_context_length=24).logits[:, 12:-1].log_softmax(-1)
+        found = RecallLesson(student, keep=1.0)(**given)
+        now = student(given["documents"]).logits[:, ::4].log_softmax(-1)
         with student.disable_adapter():
-            before = student(ids, last_context_length=24).logits[:, 12:-1].log_softmax(-1)
-        wanted = given["labels"][1:, 1:] != -100
-        expected = (before.exp() * (before - now)).sum(-1)[wanted].mean()
+            before = student(given["documents"]).logits[:, ::4].log_softmax(-1)
+        expected = (before.exp() * (before - now)).sum(-1).mean()
     assert float(found["strayed"]) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_it_counts_by_the_share_of_prose(student):
+def test_it_counts_as_much_as_it_is_told(student):
     disturb(student)
     with torch.no_grad():
-        plain = RecallLesson(student)(**batch(tokens=60))
-        kept = RecallLesson(student, keep=0.5)(**batch(tokens=60))
-        none = RecallLesson(student, keep=0.5)(**batch(tokens=60, prose=()))
+        plain, kept = RecallLesson(student)(**batch(tokens=60)), RecallLesson(student, keep=0.5)(**batch(tokens=60))
     assert "strayed" not in plain
-    added = float(kept["loss"] - plain["loss"])
-    assert added == pytest.approx(0.5 * float(kept["strayed"]) * 2 / 3, rel=1e-3)
-    assert float(none["loss"]) == pytest.approx(float(plain["loss"]))
-    assert float(none["strayed"]) == 0
+    assert float(kept["loss"] - plain["loss"]) == pytest.approx(0.5 * float(kept["strayed"]), rel=1e-3)
 
 
 def test_gradients_lead_back(student):
@@ -69,7 +63,12 @@ def test_gradients_lead_back(student):
     optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=0.02)
     for _ in range(30):
         optimizer.zero_grad()
-        figures = lesson(**given)
-        figures["loss"].backward()
+        lesson(**given)["loss"].backward()
         optimizer.step()
     assert float(lesson(**given)["strayed"]) < first / 5
+
+
+def test_memory_in_the_last_layer_is_refused():
+    model = model_of(mem_layers=(3, 4))
+    with pytest.raises(ValueError, match="last layer has memory"):
+        RecallLesson(with_lora(model, 4, ["q_proj"]))(**batch())

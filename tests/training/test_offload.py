@@ -6,38 +6,18 @@ import os
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from longfocus.errors import RequestError
-from longfocus.model.config import LongLlamaConfig
-from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training import offload
 from longfocus.training.losses import compute_loss
 from longfocus.training.offload import saved_on_disk
+from tests.training.small_models import llama, long_llama
 
-FIELDS = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.3,
-}
 STATES = 50 * 32 * 2  # bytes of what a layer takes
 
 
-def llama(dtype=torch.bfloat16):
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**FIELDS)).to(dtype).train()
-    model.activation_checkpointing_enable()
-    return model
-
-
-def long_llama():
-    torch.manual_seed(0)
-    config = LongLlamaConfig(**FIELDS, window_length=64, last_context_length=64)
-    model = LongLlamaForCausalLM(config).bfloat16().train()
+def checkpointed(make=llama):
+    model = make().bfloat16()
     model.activation_checkpointing_enable()
     return model
 
@@ -63,7 +43,7 @@ def written(monkeypatch):
 
 @pytest.mark.parametrize("make", [llama, long_llama], ids=lambda make: make.__name__)
 def test_gradients_stay_the_same_to_the_bit(make, tmp_path, written):
-    model = make()
+    model = checkpointed(make)
     loss = compute_loss(model, inputs())
     loss.backward()
     expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
@@ -81,7 +61,7 @@ def test_gradients_stay_the_same_to_the_bit(make, tmp_path, written):
 
 def test_small_tensors_stay_in_memory(tmp_path, written):
     with saved_on_disk(tmp_path, least_bytes=10**6):
-        compute_loss(llama(), inputs()).backward()
+        compute_loss(checkpointed(), inputs()).backward()
     assert not written
 
 
@@ -110,7 +90,7 @@ def test_nothing_is_left_behind(tmp_path):
     before = open_files()
     for backward in (True, False, True, False):
         with saved_on_disk(tmp_path, least_bytes=STATES):
-            loss = compute_loss(llama(), inputs())
+            loss = compute_loss(checkpointed(), inputs())
         assert open_files() > before
         if backward:
             loss.backward()
@@ -125,11 +105,11 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         pytest.raises(RequestError, match=r"Cannot keep 0 MB of a training step in .*missing: No such file"),
         saved_on_disk(tmp_path / "missing", least_bytes=STATES),
     ):
-        compute_loss(llama(), inputs())
+        compute_loss(checkpointed(), inputs())
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(offload.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115
     with pytest.raises(RequestError, match="No space left"), saved_on_disk(tmp_path, least_bytes=STATES):
-        compute_loss(llama(), inputs())
+        compute_loss(checkpointed(), inputs())

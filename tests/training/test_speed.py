@@ -13,7 +13,9 @@ FILE = Path(__file__).parents[2] / "benchmarks" / "train.py"
 def script():
     spec = importlib.util.spec_from_file_location("benchmark_of_training", FILE)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FILE.parent)  # where Python looks for modules when it runs the script
+        spec.loader.exec_module(module)
     return module
 
 
@@ -39,3 +41,13 @@ def test_every_subject_is_measured(script, tiny_folder, rank):
         assert told["peak"] > 1e7
     assert found["plain"]["loss"] == pytest.approx(found["transformers"]["loss"], rel=1e-2)
     assert found["plain"]["loss"] != found["cross-batch"]["loss"]
+
+
+def test_a_process_of_its_own_tells_what_it_measured(script, tmp_path):
+    other = tmp_path / "other.py"
+    code = ("import os, sys", f"sys.path.insert(0, {str(FILE.parent)!r})", "from own_process import tell")
+    told = ("print('noise')", "tell({'given': sys.argv[1], 'seen': os.environ['SEEN']})", "sys.exit(int(sys.argv[2]))")
+    other.write_text("\n".join((*code, *told)))
+    assert script.told_by(str(other), "text", "0", SEEN="yes") == {"given": "text", "seen": "yes"}
+    with pytest.raises(RuntimeError, match="failed with status 1: KeyError: 'SEEN'"):
+        script.told_by(str(other), "text", "0")
