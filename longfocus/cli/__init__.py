@@ -37,6 +37,8 @@ VERBS = {
     "books": "List the books that have been read.",
     "train": "Teach a model to use memory, by a recipe.",
     "eval": "Measure a model, at any length, with every answer kept.",
+    "report": "Compare runs of `eval`, and set published figures beside them.",
+    "compare": "Put questions on a book to several subjects, side by side.",
     "models": "List the models that can read, and where they are.",
     "demo": "Read a short book and ask it a question, to see it work.",
 }

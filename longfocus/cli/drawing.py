@@ -1,7 +1,7 @@
 """How the command line draws what the parts yield: progress, answers, citations. Text from outside is never markup."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from longfocus.cli.text import plain
+from longfocus.evaluation.published import SOURCES
 
 if TYPE_CHECKING:
     from longfocus.asking.passages import Citation
+    from longfocus.evaluation.results import Grid
     from longfocus.evaluation.runner import Figure
     from longfocus.reading.reader import ReadProgress
 
@@ -94,6 +96,36 @@ def draw_figures(figures: "Iterable[Figure]") -> None:
             f"{figure.seconds:.2f} s",
         )
     Console(width=140, markup=False).print(table)
+
+
+def draw_grid(grid: "Grid") -> None:
+    """Print one task's results: subjects by lengths, and below them what others have published."""
+    table = Table("subject", *grid.lengths, title=grid.task, title_justify="left", box=None)
+    for name, row in grid.rows:
+        cells = [f"{f.score:.3g} ({f.low:.3g} to {f.high:.3g}; {f.examples})" if f else "" for f in row]
+        table.add_row(plain(name), *cells)
+    for model, source, scores in grid.others:
+        table.add_row(f"{model}, published by {source}", *("" if score is None else f"{score:.3g}" for score in scores))
+    # a width in which no cell is folded, since a table of figures is read by its columns
+    Console(width=60 + 30 * len(grid.lengths), markup=False).print(table)
+    for source in dict.fromkeys(source for _, source, _ in grid.others):
+        print(f"  {source}: {SOURCES[source]}")
+    print()
+
+
+@contextmanager
+def counting(title: str, total: int) -> "Iterator[Callable[[], bool]]":
+    """A bar with the time left, on a terminal; gives what moves it on and tells whether there is one."""
+    columns = (BarColumn(), TextColumn("{task.completed} of {task.total}", markup=False), TimeRemainingColumn())
+    described = TextColumn("{task.description}", markup=False)
+    with Progress(described, *columns, console=status, disable=not status.is_terminal) as bar:
+        task = bar.add_task(plain(title), total=total)
+
+        def advance() -> bool:
+            bar.advance(task)
+            return status.is_terminal
+
+        yield advance
 
 
 @contextmanager

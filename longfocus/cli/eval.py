@@ -1,64 +1,160 @@
-"""`longfocus eval`: tasks put to a model, with every answer kept."""
+"""`longfocus eval`: tasks put to models, with every answer kept."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from longfocus.evaluation.runner import Figure, Plan
+    from longfocus.evaluation.sharing import Sharing
+    from longfocus.evaluation.subject import Subject
+    from longfocus.evaluation.subjects import LocalModel
+    from longfocus.evaluation.task import Length, Task
+
 
 def eval(
-    tasks: Annotated[list[str], typer.Argument(help="Which tasks: passkey, passkey-reference, lines, perplexity.")],
+    tasks: Annotated[
+        list[str], typer.Argument(help="Which tasks, or `harness:TASK` of lm-evaluation-harness; `list` names them.")
+    ],
     lengths: Annotated[
-        str, typer.Option(help="Lengths of documents with commas between them: 4k,32k are tokens; or 200lines.")
-    ] = "4k",
+        str | None,
+        typer.Option(
+            help="Lengths of documents with commas between them: 4k,32k are tokens; or 200lines, 20topics, whole. "
+            "Each task takes those in its units.  [default: what suits the task]"
+        ),
+    ] = None,
     examples: Annotated[int, typer.Option("--limit", help="Questions at each length.", min=1)] = 10,
-    questions: Annotated[
+    per_document: Annotated[
         int | None, typer.Option(help="Most questions on one document; by default what suits the task.", min=1)
     ] = None,
-    uses: Annotated[
-        Literal["memory", "window", "nothing"],
-        typer.Option(help="What answers may rest on: the whole Book, its end, or nothing of it."),
-    ] = "memory",
+    subject: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whom to ask; may be given several times: memory, window, nothing, full, full:yarn, bm25, "
+            "dense:FOLDER, openai:MODEL, anthropic:MODEL, bm25+openai:MODEL.  [default: memory]"
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")
     ] = None,
     adapter: Annotated[str, typer.Option(help="As for `longfocus read`.")] = "usual",
     data: Annotated[Path, typer.Option(help="Folder with the data sets that some tasks need.")] = Path("data"),
+    cases: Annotated[Path | None, typer.Option(help="For the task `cases`: a file of LongEval's test cases.")] = None,
+    books: Annotated[Path | None, typer.Option(help="For `bookqa`: a folder of your own books.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="For `bookqa`: questions on them, JSON lines of book, question, answers.")
+    ] = None,
+    include: Annotated[Path | None, typer.Option(help="A folder of tasks in the harness's form.")] = None,
     out: Annotated[Path, typer.Option(help="Where every answer is kept; what is there is not done again.")] = Path(
         "eval"
     ),
+    plots: Annotated[Path | None, typer.Option(help="Folder for pictures, as for `longfocus report`.")] = None,
     seed: Annotated[int, typer.Option(help="What examples are drawn from.")] = 0,
+    key_variable: Annotated[
+        str, typer.Option(help="Environment variable with the key of APIs; by default OPENAI_API_KEY and the like.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """Measure a model, at any length, with every answer kept."""
+    """Measure models, at any length, with every answer kept.
+
+    Started by `accelerate launch` or `torchrun` in several processes, these share the documents out.
+    """
     from longfocus.cli.drawing import draw_figures, say, waiting
     from longfocus.cli.options import adapter_of
-    from longfocus.errors import RequestError
+    from longfocus.evaluation.tasks import TASKS, Sources, tasks_of
 
-    with waiting("loading the model"):
-        from longfocus.evaluation.records import AttemptFile
-        from longfocus.evaluation.runner import Plan, figures, run
-        from longfocus.evaluation.subjects.book import BookSubject
-        from longfocus.evaluation.task import Length
-        from longfocus.evaluation.tasks import TASKS
+    if tasks == ["list"]:
+        print("\n".join(TASKS))
+        return
+    with waiting("loading"):
+        from longfocus.evaluation.harness import PREFIX
+        from longfocus.evaluation.runner import Plan
+        from longfocus.evaluation.sharing import Sharing
+        from longfocus.evaluation.subjects import LocalModel, SubjectOptions, subject_of
         from longfocus.loading.load import load
 
-        measured = tuple(Length.parse(length) for length in lengths.split(","))
-        if unknown := [task for task in tasks if task not in TASKS]:
-            raise RequestError(f"there is no task {unknown[0]}; there are {', '.join(TASKS)}")
-        made = [TASKS[name](data) for name in tasks]
-        subject = BookSubject(load(model, adapter=adapter_of(adapter), progress=say), uses)
+        named = [name for name in tasks if not name.startswith(PREFIX)]
+        made = tasks_of(named, Sources(data, cases, books, questions))
+        measured = {task.name: _lengths(task, lengths) for task in made}
+        local = LocalModel(lambda: load(model, adapter=adapter_of(adapter), progress=say), model)
+        options = SubjectOptions(key_variable=key_variable)
+        asked = dict.fromkeys(subject or ["memory"]) if made else ()
+        subjects = [subject_of(name, local, options, say) for name in asked]
+        sharing = Sharing.here()
+    for task in made:
+        for one in subjects:
+            plan = Plan(measured[task.name], examples, per_document, seed)
+            _run(task, one, plan, out, sharing)
+    sharing.wait()
+    if not sharing.first:
+        return
     found = []
     for task in made:
-        kept = AttemptFile(out / f"{task.name}.jsonl")
-        plan = Plan(measured, examples, questions, seed)
-        for attempt in run(task, subject, plan, kept):
-            result = f"score {attempt.score:.2f}" if attempt.score is not None else f"loss {attempt.loss:.1f}"
-            say(f"{task.name} {attempt.length} {attempt.sheet}.{attempt.question}: {result}, {attempt.seconds:.1f} s")
-        mine = [a for a in kept.attempts if a.identity == subject.identity and a.seed == seed]
-        found += figures([a for a in mine if a.length in map(str, measured)])
+        for one in subjects:
+            found += _figures(task, one, measured[task.name], out, seed)
+    theirs = [name.removeprefix(PREFIX) for name in tasks if name.startswith(PREFIX)]
+    found += _harness(theirs, local, include, examples, out, seed)
     if as_json:
         print(json.dumps([figure.to_json() for figure in found], indent=2))
     else:
         draw_figures(found)
+    if plots is not None and made:
+        from longfocus.evaluation.plots import save_pictures
+        from longfocus.evaluation.results import attempts_in, grids
+
+        attempts = attempts_in([out])
+        for path in save_pictures(attempts, grids(attempts), plots):
+            say(str(path))
+
+
+def _lengths(task: "Task", lengths: str | None) -> "tuple[Length, ...]":
+    """Those that are in the task's units.
+
+    Raises:
+        RequestError: None is.
+    """
+    from longfocus.errors import RequestError
+    from longfocus.evaluation.task import Length
+
+    wanted = [Length.parse(length) for length in (lengths.split(",") if lengths else task.usual_lengths)]
+    fitting = tuple(length for length in wanted if length.unit in task.units)
+    if not fitting:
+        raise RequestError(f"{task.name} measures documents in {' or '.join(task.units)}, not in {wanted[0].unit}")
+    return fitting
+
+
+def _run(task: "Task", subject: "Subject", plan: "Plan", out: Path, sharing: "Sharing") -> None:
+    """Make what is missing, and show how far it is."""
+    from longfocus.cli.drawing import counting, say
+    from longfocus.evaluation.records import AttemptFile
+    from longfocus.evaluation.runner import missing, run
+
+    kept = AttemptFile(out / f"{task.name}.jsonl", sharing.process)
+    share = (sharing.process, sharing.processes)
+    with counting(f"{task.name}: {subject.name}", missing(task, subject, plan, kept, share)) as advance:
+        for attempt in run(task, subject, plan, kept, share):
+            result = f"score {attempt.score:.2f}" if attempt.score is not None else f"loss {attempt.loss:.1f}"
+            place = f"{task.name} {attempt.length} {attempt.sheet}.{attempt.question}"
+            if not advance():
+                say(f"{subject.name}: {place}: {result}, {attempt.seconds:.1f} s")
+
+
+def _figures(task: "Task", subject: "Subject", lengths: "tuple[Length, ...]", out: Path, seed: int) -> "list[Figure]":
+    """Of all processes, with what was there before."""
+    from longfocus.evaluation.records import AttemptFile
+    from longfocus.evaluation.runner import figures
+
+    attempts = AttemptFile(out / f"{task.name}.jsonl").attempts
+    shown = set(map(str, lengths))
+    return figures([a for a in attempts if a.identity == subject.identity and a.seed == seed and a.length in shown])
+
+
+def _harness(
+    names: list[str], local: "LocalModel", include: Path | None, examples: int, out: Path, seed: int
+) -> "list[Figure]":
+    from longfocus.evaluation.harness import HarnessPlan, run_harness
+
+    plan = HarnessPlan(tuple(names), limit=examples, include=include, seed=seed)
+    return run_harness(local.loaded, plan, out / "harness.json") if names else []

@@ -63,30 +63,28 @@ class Attempt:
 
 
 class AttemptFile:
-    """A file of attempts, added to at its end.
+    """A file of attempts, added to at its end; where several processes share the work, each has its own.
+
+    Attributes:
+        attempts: All there are, those of other processes as they were when this was opened.
+        places: What has been attempted.
 
     Args:
-        path: The file; made when the first attempt is added. A last line that was cut off is dropped.
+        path: The file; made when the first attempt is added. A last line that was cut off is dropped. Files of other
+            processes have a number before the suffix.
+        process: Which process this is.
 
     Raises:
         DocumentError: It holds something else.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, process: int = 0) -> None:
+        self.path = path.with_suffix(f".{process}{path.suffix}") if process else path
         self.attempts: list[Attempt] = []
-        if not path.exists():
-            return
-        whole = path.read_bytes()
-        lines = whole.split(b"\n")
-        for number, line in enumerate(lines[:-1], 1):
-            try:
-                fields = json.loads(line)
-                self.attempts.append(Attempt(**{**fields, "answers": tuple(fields["answers"])}))
-            except (ValueError, TypeError, KeyError):
-                raise DocumentError(f"line {number} of {path} is no attempt of an evaluation") from None
-        if lines[-1]:
-            os.truncate(path, len(whole) - len(lines[-1]))
+        for held in (path, *sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))):
+            if held.exists():
+                self.attempts += _attempts(held, own=held == self.path)
+        self.places = {attempt.place for attempt in self.attempts}
 
     def add(self, attempt: Attempt) -> None:
         """Write one more; it is on the disk when this returns."""
@@ -96,3 +94,19 @@ class AttemptFile:
             file.flush()
             os.fsync(file.fileno())
         self.attempts.append(attempt)
+        self.places.add(attempt.place)
+
+
+def _attempts(path: Path, own: bool) -> list[Attempt]:
+    whole = path.read_bytes()
+    *lines, rest = whole.split(b"\n")
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            fields = json.loads(line)
+            found.append(Attempt(**{**fields, "answers": tuple(fields["answers"])}))
+        except (ValueError, TypeError, KeyError):
+            raise DocumentError(f"line {number} of {path} is no attempt of an evaluation") from None
+    if rest and own:  # another process may be about to write the rest of its line
+        os.truncate(path, len(whole) - len(rest))
+    return found

@@ -11,7 +11,7 @@ from typing import Any
 from longfocus.evaluation.intervals import of_perplexity, of_scores
 from longfocus.evaluation.records import Attempt, AttemptFile
 from longfocus.evaluation.subject import Subject, peak_bytes
-from longfocus.evaluation.task import Length, Task, sheets
+from longfocus.evaluation.task import Length, Task, numbers
 
 
 @dataclass(frozen=True)
@@ -70,30 +70,38 @@ class Figure:
         return found | {"more": {name: round(value, 6) for name, value in self.more.items()}}
 
 
-def run(task: Task, subject: Subject, plan: Plan, kept: AttemptFile) -> Iterator[Attempt]:
+def run(
+    task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tuple[int, int] = (0, 1)
+) -> Iterator[Attempt]:
     """Make the attempts that are missing, shortest documents first as given; yields each when it is on the disk.
+
+    Args:
+        task: What to ask.
+        subject: What to ask it of.
+        plan: How much of it.
+        kept: What was done before, and where to add to it.
+        share: Which of how many processes this is: sheets are dealt out in turn.
 
     Raises:
         RequestError: The task cannot be made as the plan asks.
     """
-    done = {attempt.place for attempt in kept.attempts}
     for length in plan.lengths:
-        made = sheets(task, length, subject.count, examples=plan.examples, questions=plan.questions, seed=plan.seed)
-        for number, sheet in enumerate(made):
-            places = {
-                place: (task.name, subject.identity, str(length), plan.seed, number, place)
-                for place in range(len(sheet.questions))
-            }
-            missing = [place for place, key in places.items() if key not in done]
-            if not missing:
+        for number, asked in numbers(task, length, plan.examples, plan.questions):
+            places = [(task.name, subject.identity, str(length), plan.seed, number, place) for place in range(asked)]
+            if number % share[1] != share[0] or not set(places) - kept.places:
+                continue
+            sheet = task.sheet(length, number, subject.count, plan.questions or task.questions, plan.seed)
+            there = range(min(asked, len(sheet.questions)))  # it may have fewer than it might
+            wanted = [place for place in there if places[place] not in kept.places]
+            if not wanted:
                 continue
             begun = time.perf_counter()
             with subject.read(sheet.document, task.form) as opened:
                 reading = time.perf_counter() - begun
                 tokens = subject.count(sheet.document) if sheet.document else 0
-                for place in missing:
+                for place in wanted:
                     question = sheet.questions[place]
-                    asked = time.perf_counter()
+                    put = time.perf_counter()
                     outcome = task.attempt(opened, question)
                     attempt = Attempt(
                         task=task.name,
@@ -113,11 +121,22 @@ def run(task: Task, subject: Subject, plan: Plan, kept: AttemptFile) -> Iterator
                         predicted=outcome.predicted,
                         more=dict(outcome.more),
                         reading_seconds=round(reading, 3),
-                        seconds=round(time.perf_counter() - asked, 3),
+                        seconds=round(time.perf_counter() - put, 3),
                         peak_bytes=peak_bytes(),
                     )
                     kept.add(attempt)
                     yield attempt
+
+
+def missing(task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tuple[int, int] = (0, 1)) -> int:
+    """How many attempts `run` would make at most."""
+    return sum(
+        (task.name, subject.identity, str(length), plan.seed, number, place) not in kept.places
+        for length in plan.lengths
+        for number, asked in numbers(task, length, plan.examples, plan.questions)
+        if number % share[1] == share[0]
+        for place in range(asked)
+    )
 
 
 def figures(attempts: Sequence[Attempt]) -> list[Figure]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from longfocus.errors import RequestError
 
+WHOLE = "whole"
+"""The unit of documents that are taken as they are."""
 Count = Callable[[str], int]
 """How many tokens a text has for the subject."""
 
@@ -32,19 +34,23 @@ class Length:
 
     @classmethod
     def parse(cls, text: str) -> Length:
-        """`4k`, `1m`, `4096` or `200lines`; k is 1,024 tokens and m is 1,024 k, for other units 1,000 and 1,000,000.
+        """`4k`, `1m`, `4096`, `200lines` or `whole`; k is 1,024 tokens and m 1,024 k, for other units 1,000 and a million.
 
         Raises:
             RequestError: It is none of these.
         """
+        if text.strip().lower() == WHOLE:
+            return cls(1, WHOLE)
         found = re.fullmatch(r"(\d+)(k|m)?([a-z]*)", text.strip().lower().replace(" ", ""))
         if found is None or not int(found[1]):
-            raise RequestError(f"the length {text!r} cannot be read; write it as 4k, 4096 or 200lines")
+            raise RequestError(f"the length {text!r} cannot be read; write it as 4k, 4096, 200lines or whole")
         unit = found[3] or "tokens"
         thousand = 1024 if unit == "tokens" else 1000
         return cls(int(found[1]) * {None: 1, "k": thousand, "m": thousand**2}[found[2]], unit)
 
     def __str__(self) -> str:
+        if self.unit == WHOLE:
+            return WHOLE
         if self.unit != "tokens":
             return f"{self.amount}{self.unit}"
         return f"{self.amount // 1024}k" if self.amount % 1024 == 0 else str(self.amount)
@@ -144,11 +150,13 @@ class Task(ABC):
         name: As it is called on the command line.
         units: In what its documents may be measured.
         form: How documents and questions are put to a model.
+        usual_lengths: What is measured unless asked otherwise.
         questions: How many questions a sheet has unless asked otherwise.
     """
 
     name: str
     units: tuple[str, ...]
+    usual_lengths: tuple[str, ...] = ("4k",)
     form: Form = "chat"
     questions: int = 1
 
@@ -160,7 +168,8 @@ class Task(ABC):
             length: Of the document.
             number: From 0.
             count: Counts tokens.
-            questions: How many are to be asked; a sheet may have fewer.
+            questions: How many are to be asked; a sheet may have fewer. With another number, those that both have
+                are the same.
             seed: Of the run.
 
         Raises:
@@ -191,16 +200,26 @@ class AnswerTask(Task):
         """From 0 for a wrong answer to 1 for a right one."""
 
 
-def sheets(
-    task: Task, length: Length, count: Count, *, examples: int, questions: int | None = None, seed: int = 0
-) -> Iterator[Sheet]:
-    """As many sheets as `examples` questions need; the last may have fewer.
+def numbers(task: Task, length: Length, examples: int, questions: int | None = None) -> list[tuple[int, int]]:
+    """The numbers of as many sheets as `examples` questions need, with how many to ask on each; on the last fewer.
 
     Raises:
         RequestError: The task does not measure its documents in this unit.
     """
     if length.unit not in task.units:
         raise RequestError(f"{task.name} measures documents in {' or '.join(task.units)}, not in {length.unit}")
-    each = min(questions or task.questions, examples)
-    for number in range(-(-examples // each)):
-        yield task.sheet(length, number, count, min(each, examples - number * each), seed)
+    each = questions or task.questions
+    return [(number, min(each, examples - number * each)) for number in range(-(-examples // each))]
+
+
+def sheets(
+    task: Task, length: Length, count: Count, *, examples: int, questions: int | None = None, seed: int = 0
+) -> Iterator[Sheet]:
+    """The sheets of these numbers.
+
+    Raises:
+        RequestError: The task cannot make them.
+    """
+    for number, asked in numbers(task, length, examples, questions):
+        sheet = task.sheet(length, number, count, questions or task.questions, seed)
+        yield replace(sheet, questions=sheet.questions[:asked])

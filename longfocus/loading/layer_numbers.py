@@ -15,7 +15,10 @@ def layer_numbers(text: str | None) -> list[int] | None:
     try:
         for part in filter(None, text.replace(" ", "").split(",")):
             first, _, last = part.partition("-")
-            layers.extend(range(int(first), int(last or first) + 1))
+            some = range(int(first), int(last or first) + 1)
+            if not some:
+                raise ValueError
+            layers.extend(some)
     except ValueError:
         raise RequestError(f"layers {text!r} cannot be read; write them as 8,12,16 or 5-24") from None
     return layers

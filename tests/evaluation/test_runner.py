@@ -6,7 +6,7 @@ import pytest
 
 from longfocus.errors import DocumentError
 from longfocus.evaluation.records import AttemptFile
-from longfocus.evaluation.runner import Plan, figures, run
+from longfocus.evaluation.runner import Plan, figures, missing, run
 from longfocus.evaluation.task import Length, sheets
 from longfocus.evaluation.tasks.lines import Lines
 from tests.evaluation.test_tasks import Known
@@ -94,3 +94,28 @@ def test_other_files_are_left_alone(text, tmp_path):
     with pytest.raises(DocumentError, match="line 1 of"):
         AttemptFile(path)
     assert path.read_text() == text
+
+
+def test_processes_share_the_sheets(subject, tmp_path):
+    path = tmp_path / "lines.jsonl"
+    for process in (1, 0):
+        kept = AttemptFile(path, process)
+        expected = missing(Lines(), subject, PLAN, kept, (process, 2))
+        assert len(list(run(Lines(), subject, PLAN, kept, (process, 2)))) == expected == {0: 6, 1: 4}[process]
+    assert sorted(held.name for held in tmp_path.iterdir()) == ["lines.1.jsonl", "lines.jsonl"]
+    together = AttemptFile(path)
+    assert missing(Lines(), subject, PLAN, together) == 0
+    alone = list(run(Lines(), subject, PLAN, AttemptFile(tmp_path / "alone" / "lines.jsonl")))
+    assert {(a.place, a.answer) for a in together.attempts} == {(a.place, a.answer) for a in alone}
+
+
+def test_another_process_may_be_writing(subject, tmp_path):
+    path = tmp_path / "lines.jsonl"
+    other = tmp_path / "lines.1.jsonl"
+    list(run(Lines(), subject, PLAN, AttemptFile(path, 1), (1, 2)))
+    whole = other.read_bytes()
+    other.write_bytes(whole + b'{"task": "li')
+    assert len(AttemptFile(path).attempts) == 4
+    assert other.read_bytes() == whole + b'{"task": "li'
+    assert len(AttemptFile(path, 1).attempts) == 4
+    assert other.read_bytes() == whole

@@ -166,7 +166,7 @@ def test_made_up_sheets_are_these_everywhere():
     """Whoever runs them gets the same: a change here makes earlier results incomparable."""
     made = Lines().sheet(Length(300, "lines"), 2, by_words, 25, 1), Passkey().sheet(Length(900), 3, by_words, 1, 1)
     hashes = [sha256(repr((sheet.document, sheet.questions)).encode()).hexdigest()[:12] for sheet in made]
-    assert hashes == ["472afc18c4b1", "1bb5fc905f42"]
+    assert hashes == ["f467faebd60d", "1bb5fc905f42"]
 
 
 def test_the_same_passage_behind_more_of_the_book(reporting_data):

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from longfocus.asking.generation import Sampling, Written, write
 from longfocus.asking.session import Session, Uses
+from longfocus.evaluation.replies import Reply
+from longfocus.evaluation.subjects.behind import Behind, question_ids
 from longfocus.evaluation.task import Form, Opened, Writing
 from longfocus.loading.load import LoadedModel
-from longfocus.loading.prompts import bare_opening_ids, encode_frame, encode_text, frame_of, opening_ids
+from longfocus.loading.prompts import bare_opening_ids, encode_text, opening_ids
 from longfocus.memory.book import StoredBook
 from longfocus.model.cache import LongLlamaCache
 from longfocus.reading.documents import Document
@@ -59,10 +60,18 @@ class BookSubject:
             held = Document("evaluation", document, (0, len(document)), ())
             for _ in read_steps(held, self._loaded, Path(folder, "book"), framed=framed):
                 pass
-            yield _Read(Session(StoredBook.open(Path(folder, "book")), self._loaded), self._uses)
+            yield self.opened(StoredBook.open(Path(folder, "book")))
+
+    def opened(self, book: StoredBook) -> _Read:
+        """A Book that was read before, to be asked; it cites places in the Book's text.
+
+        Raises:
+            BookError: The Book was read by another model or with other settings.
+        """
+        return _Read(Session(book, self._loaded), self._uses)
 
 
-class _Behind:
+class _Remembering(Behind):
     """Goes on behind a state.
 
     Args:
@@ -72,42 +81,23 @@ class _Behind:
     """
 
     def __init__(self, loaded: LoadedModel, state: LongLlamaCache, opening: list[int]) -> None:
+        super().__init__(loaded.tokenizer, opening)
         self._loaded = loaded
         self._state = state
-        self._opening = opening
 
-    def continued(self, text: str, writing: Writing) -> str:
-        """See `Opened.continued`."""
-        return self._written(self._opening + encode_text(self._loaded.tokenizer, text), writing)
-
-    def _written(self, ids: list[int], writing: Writing) -> str:
+    def _pieces(self, ids: list[int], writing: Writing) -> Iterator[str]:
         loaded = self._loaded
         last = (len(ids) - 1) // loaded.model.config.stride * loaded.model.config.stride
         state = deque((after for _, after in self._windows(ids[:last])), maxlen=1)
         sampling = Sampling(writing.most, writing.temperature, writing.top_p, 1.0, writing.seed)
-        written = ""
         begun = state.pop() if state else self._state
         for piece in write(loaded.model, loaded.tokenizer, ids[last:], begun, sampling):
             if isinstance(piece, Written):
-                break
-            written += piece
-            ends = [place for stop in writing.stop if (place := written.find(stop)) >= 0]
-            if ends:
-                return written[: min(ends)]
-        return written
+                return
+            yield piece
 
-    def loss(self, text: str) -> tuple[float, int]:
-        """See `Opened.loss`; all but the text's first token are predicted."""
-        ids = encode_text(self._loaded.tokenizer, text)
-        total, place = 0.0, 0
-        wanted = torch.tensor(ids, device=self._loaded.model.device)
-        for logits, _ in self._windows(self._opening + ids):
-            if not place:
-                logits = logits[len(self._opening) :]
-            coming = wanted[place + 1 : place + 1 + len(logits)]
-            total += float(F.cross_entropy(logits[: len(coming)].float(), coming, reduction="sum"))
-            place += len(logits)
-        return total, len(ids) - 1
+    def _predictions(self, ids: list[int]) -> Iterator[torch.Tensor]:
+        return (logits for logits, _ in self._windows(ids))
 
     def _windows(self, ids: list[int]) -> Iterator[tuple[torch.Tensor, LongLlamaCache]]:
         """What is predicted behind each token of each window, and the state after it."""
@@ -120,7 +110,7 @@ class _Behind:
             yield output.logits[0], state
 
 
-class _Read(_Behind):
+class _Read(_Remembering):
     """A Book."""
 
     def __init__(self, session: Session, uses: Uses) -> None:
@@ -135,11 +125,17 @@ class _Read(_Behind):
 
     def answer(self, question: str, most: int) -> str:
         """See `Opened.answer`; the likeliest token each time."""
+        return self.reply(question, most).text
+
+    def reply(self, question: str, most: int, citations: int = 0) -> Reply:
+        """See `Replying.reply`; only what is answered from memory has citations."""
         sampling = Sampling(max_new_tokens=most, repetition_penalty=1.0)
-        return self._session.ask(question, uses=self._uses, sampling=sampling, citations=0).text
+        answer = self._session.ask(question, uses=self._uses, sampling=sampling, citations=citations)
+        seen = len(self._session.book.ids) if self._uses == "memory" else 0
+        return Reply(answer.text, seen + answer.timings.question_tokens, answer.citations)
 
 
-class _Unread(_Behind):
+class _Unread(_Remembering):
     """No document: questions stand alone."""
 
     def __init__(self, loaded: LoadedModel, framed: bool) -> None:
@@ -149,8 +145,9 @@ class _Unread(_Behind):
 
     def answer(self, question: str, most: int) -> str:
         """See `Opened.answer`."""
-        tokenizer = self._loaded.tokenizer
-        frame = frame_of(tokenizer)
-        ids = encode_frame(tokenizer, frame.before_question.lstrip())
-        ids += encode_text(tokenizer, question) + encode_frame(tokenizer, frame.after_question)
-        return self._written(self._opening + ids, Writing(most)).strip()
+        return self.reply(question, most).text
+
+    def reply(self, question: str, most: int, citations: int = 0) -> Reply:
+        """See `Replying.reply`; there is nothing to cite."""
+        ids = self._opening + question_ids(self._tokenizer, question, alone=True)
+        return Reply(self._written(ids, Writing(most)).strip(), len(ids))

@@ -11,7 +11,7 @@ from pathlib import Path
 from longfocus.errors import RequestError
 from longfocus.evaluation.fitting import fit
 from longfocus.evaluation.task import Count, Length, Opened, Outcome, Question, Sheet, Task
-from longfocus.training.book_questions import load_book_questions
+from longfocus.training.book_questions import books_of
 
 LONGEST = Length.parse("64k")
 """How much stands before every passage, whatever part of it is read."""
@@ -62,12 +62,7 @@ class Perplexity(Task):
     def _stories(self) -> list[str]:
         """The books that are long enough, read once."""
         if self._found is None:
-            books = load_book_questions(
-                self._data / "narrativeqa" / "qa_valid_test.jsonl.gz",
-                self._data / "books" / "index.json",
-                splits=(self._split,),
-                for_reporting=True,
-            )
+            books = books_of(self._data, splits=(self._split,), for_reporting=True)
             stories = [book.story() for book in books]
             self._found = [story for story in stories if len(story) > 5 * LONGEST.amount + 4 * PASSAGE_CHARACTERS]
         if not self._found:
