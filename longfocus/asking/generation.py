@@ -88,8 +88,7 @@ def write(
     options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
     if sampling.temperature > 0:
         options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    if sampling.repetition_penalty != 1.0:
-        options["repetition_penalty"] = sampling.repetition_penalty
+    options["repetition_penalty"] = sampling.repetition_penalty  # 1.0 too, or else the checkpoint's own would count
     begun = LongLlamaCache(state.layers, state.positions, state.keep)  # `ids` do not begin with what it has seen
     known = model.generation_config
     config = GenerationConfig(

@@ -57,7 +57,7 @@ def eval(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """Measure models, at any length, with every answer kept.
+    """Measure a model, at any length, with every answer kept.
 
     Started by `accelerate launch` or `torchrun` in several processes, these share the documents out.
     """

@@ -86,7 +86,7 @@ def run(
         RequestError: The task cannot be made as the plan asks.
     """
     for length in plan.lengths:
-        for number, asked in numbers(task, length, plan.examples, plan.questions):
+        for number, asked in numbers(task, length, plan.examples, plan.questions, plan.seed):
             places = [(task.name, subject.identity, str(length), plan.seed, number, place) for place in range(asked)]
             if number % share[1] != share[0] or not set(places) - kept.places:
                 continue
@@ -133,7 +133,7 @@ def missing(task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: 
     return sum(
         (task.name, subject.identity, str(length), plan.seed, number, place) not in kept.places
         for length in plan.lengths
-        for number, asked in numbers(task, length, plan.examples, plan.questions)
+        for number, asked in numbers(task, length, plan.examples, plan.questions, plan.seed)
         if number % share[1] == share[0]
         for place in range(asked)
     )
@@ -167,5 +167,9 @@ def _figure(group: list[Attempt]) -> Figure:
         sum(attempt.reading_seconds for attempt in documents) / len(documents),
         sum(attempt.seconds for attempt in group) / len(group),
         max(attempt.peak_bytes for attempt in group),
-        {name: sum(attempt.more[name] for attempt in group) / len(group) for name in first.more},
+        {name: _mean([attempt.more[name] for attempt in group if name in attempt.more]) for name in first.more},
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -160,6 +160,10 @@ class Task(ABC):
     form: Form = "chat"
     questions: int = 1
 
+    def size(self, number: int, questions: int, seed: int) -> int:
+        """How many questions the sheet of this number has at most, of so many wanted; 0 where there are no more."""
+        return 1 if self.questions == 1 else questions
+
     @abstractmethod
     def sheet(self, length: Length, number: int, count: Count, questions: int, seed: int) -> Sheet:
         """The sheet of this number: the same for the same arguments, on every machine.
@@ -200,7 +204,9 @@ class AnswerTask(Task):
         """From 0 for a wrong answer to 1 for a right one."""
 
 
-def numbers(task: Task, length: Length, examples: int, questions: int | None = None) -> list[tuple[int, int]]:
+def numbers(
+    task: Task, length: Length, examples: int, questions: int | None = None, seed: int = 0
+) -> list[tuple[int, int]]:
     """The numbers of as many sheets as `examples` questions need, with how many to ask on each; on the last fewer.
 
     Raises:
@@ -209,7 +215,11 @@ def numbers(task: Task, length: Length, examples: int, questions: int | None = N
     if length.unit not in task.units:
         raise RequestError(f"{task.name} measures documents in {' or '.join(task.units)}, not in {length.unit}")
     each = questions or task.questions
-    return [(number, min(each, examples - number * each)) for number in range(-(-examples // each))]
+    found: list[tuple[int, int]] = []
+    while examples > 0 and (size := min(task.size(len(found), each, seed), examples)):
+        found.append((len(found), size))
+        examples -= size
+    return found
 
 
 def sheets(
@@ -220,6 +230,6 @@ def sheets(
     Raises:
         RequestError: The task cannot make them.
     """
-    for number, asked in numbers(task, length, examples, questions):
+    for number, asked in numbers(task, length, examples, questions, seed):
         sheet = task.sheet(length, number, count, questions or task.questions, seed)
         yield replace(sheet, questions=sheet.questions[:asked])

@@ -62,7 +62,7 @@ def to_llama(loaded: LoadedModel, folder: Path | str) -> None:
     """
     auto: Any = AutoModelForCausalLM
     with torch.device("meta"):  # only its shape is needed, the weights are put in its place
-        plain = auto.from_config(_plain_config(loaded.model), dtype=loaded.model.dtype)
+        plain = auto.from_config(plain_config(loaded.model), dtype=loaded.model.dtype)
     plain.load_state_dict(loaded.model.state_dict(), assign=True)
     plain.tie_weights()
     plain.generation_config = loaded.model.generation_config
@@ -74,7 +74,7 @@ def to_llama(loaded: LoadedModel, folder: Path | str) -> None:
     _write(folder, fill)
 
 
-def _plain_config(model: LongLlamaForCausalLM) -> PreTrainedConfig:
+def plain_config(model: LongLlamaForCausalLM) -> PreTrainedConfig:
     """The configuration of the family that has what `model` has."""
     config: Any = model.config
     fields = {name: getattr(config, name) for name in _PLAIN}

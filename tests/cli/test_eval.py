@@ -56,6 +56,10 @@ def test_a_table_and_every_answer(run, tmp_path):
         (("lines", "--lengths", "long"), "the length 'long' cannot be read"),
         (("passkey", "--lengths", "20"), "the shortest has"),
         (("perplexity", "--data", "nowhere"), "nowhere"),
+        (("passkey", "--lengths", "9lines"), "passkey measures documents in tokens, not in lines"),
+        (("passkey", "--subject", "nobody"), "there is no subject 'nobody'; there are memory"),
+        (("cases",), "needs a file of test cases"),
+        (("bookqa", "--books", "."), "give both"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(run, arguments, message):
@@ -63,3 +67,33 @@ def test_what_cannot_be_measured_is_one_line(run, arguments, message):
     assert status == 1
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_each_task_takes_the_lengths_in_its_units(run):
+    status, out, _ = run("passkey", "lines", "--lengths", "600,9lines", "--limit", "1", "--json")
+    assert status == 0
+    assert [(f["task"], f["length"]) for f in json.loads(out)] == [
+        ("passkey", "600"),
+        ("lines", "600"),
+        ("lines", "9lines"),
+    ]
+
+
+def test_several_subjects_and_pictures(run, tmp_path):
+    arguments = ("lines", "--lengths", "5lines,9lines", "--limit", "2", "--json", "--plots", "drawn")
+    status, out, err = run(*arguments, "--subject", "memory", "--subject", "nothing")
+    assert status == 0
+    assert [(f["subject"].split()[-1], f["length"]) for f in json.loads(out)] == [
+        ("memory", "5lines"),
+        ("memory", "9lines"),
+        ("nothing", "5lines"),
+        ("nothing", "9lines"),
+    ]
+    assert {"lines.png", "lines.svg", "lines-depths-2.png"} <= {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert "drawn/lines.png" in err
+
+
+def test_the_names_of_tasks(run):
+    status, out, _ = run("list")
+    assert status == 0
+    assert {"passkey", "bookqa", "trec-fine"} <= set(out.split())

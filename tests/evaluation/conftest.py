@@ -1,12 +1,17 @@
 """What the evaluations' tests share: a book long enough to be reported on, and the reference's tokenizer."""
 
-import gzip
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import story
+from tests.evaluation.small_books import write_questioned_books
+from tests.evaluation.small_sets import (
+    write_answered_questions,
+    write_classified_questions,
+    write_programming_problems,
+)
+from tests.evaluation.small_topics import write_conversations
 
 ROOT = Path(__file__).parent.parent.parent
 TOKENIZERS = [
@@ -23,19 +28,15 @@ def on_one_thread(one_thread):
 
 @pytest.fixture(scope="session")
 def reporting_data(tmp_path_factory):
-    """A folder of data sets with one book of the test split, in the form of NarrativeQA's files."""
+    """A folder of data sets in the forms of those that tasks read: long books of the test split, few records else."""
     folder = tmp_path_factory.mktemp("data")
     text = story(70_000)
     assert len(text) > 400_000
-    (folder / "books").mkdir()
-    (folder / "narrativeqa").mkdir()
-    (folder / "books" / "long.txt").write_text(text, encoding="utf-8")
-    book = {"file": "books/long.txt", "title": "Long", "body_start": 0, "body_end": len(text)}
-    book |= {"narrativeqa_document_id": "d1", "narrativeqa_set": "test"}
-    (folder / "books" / "index.json").write_text(json.dumps([book]))
-    asked = {"id": "q1", "document_id": "d1", "set": "test", "question": "Who?", "answers": ["a captain"]}
-    with gzip.open(folder / "narrativeqa" / "qa_valid_test.jsonl.gz", "wt") as file:
-        file.write(json.dumps(asked) + "\n")
+    write_questioned_books(folder, {f"long{number}": text for number in range(6)}, questions=3)
+    write_conversations(folder)
+    write_classified_questions(folder)
+    write_answered_questions(folder)
+    write_programming_problems(folder)
     return folder
 
 

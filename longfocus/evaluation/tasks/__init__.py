@@ -13,6 +13,7 @@ from longfocus.errors import RequestError
 from longfocus.evaluation.task import Task
 from longfocus.evaluation.tasks.bookqa import BookQa, OwnBookQa, QuestionsOnBooks
 from longfocus.evaluation.tasks.cases import Cases
+from longfocus.evaluation.tasks.humaneval import HumanEval, HumanEvalSamples
 from longfocus.evaluation.tasks.icl import CoarseTrec, FineTrec, WebQuestions
 from longfocus.evaluation.tasks.key_values import KeyValues
 from longfocus.evaluation.tasks.lines import LettersLines, Lines, UuidLines
@@ -62,6 +63,8 @@ TASKS: dict[str, Callable[[Sources], Task]] = {
     "cases": _cases,
     "key-values": lambda _: KeyValues(),
     "topics": lambda sources: Topics(sources.data),
+    "topics-longchat-30": lambda sources: Topics(sources.data, "longchat-30"),
+    "topics-anima": lambda sources: Topics(sources.data, "anima"),
     "topics-any": lambda sources: TopicsAny(sources.data),
     "needle": lambda sources: BookNeedle(sources.data),
     "needle-filling": lambda _: FillingNeedle(),
@@ -69,6 +72,8 @@ TASKS: dict[str, Callable[[Sources], Task]] = {
     "trec-coarse": lambda sources: CoarseTrec(sources.data),
     "trec-fine": lambda sources: FineTrec(sources.data),
     "webqs": lambda sources: WebQuestions(sources.data),
+    "humaneval": lambda sources: HumanEval(sources.data),
+    "humaneval-samples": lambda sources: HumanEvalSamples(sources.data),
     "perplexity": lambda sources: Perplexity(sources.data),
 }
 """What makes each task."""

@@ -1,0 +1,74 @@
+"""The harness: likelihoods are the model's own, texts of any length go through, its tasks run offline."""
+
+import json
+
+import pytest
+import torch
+
+from longfocus.errors import RequestError
+from longfocus.evaluation.harness import SUITES, HarnessPlan, harness_model, run_harness
+from longfocus.loading.prompts import encode_text
+from tests.conftest import story
+
+pytestmark = pytest.mark.slow  # importing the harness takes as long as all other tests of a file
+pytest.importorskip("lm_eval")
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """A folder with a task of two choices on a text of several windows, and one of writing."""
+    rows = [{"text": story(120, seed=n), "first": " river", "second": " window", "right": n % 2} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = (
+        f"dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {tmp_path / 'rows.jsonl'}\ntest_split: test\n"
+    )
+    (tmp_path / "choice.yaml").write_text(
+        f"task: two_choices\n{data}output_type: multiple_choice\ndoc_to_text: '{{{{text}}}}'\n"
+        "doc_to_choice: ['{{first}}', '{{second}}']\ndoc_to_target: right\ntarget_delimiter: ''\n"
+        "metric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n"
+    )
+    (tmp_path / "writing.yaml").write_text(
+        f"task: writing\n{data}output_type: generate_until\n"
+        "doc_to_text: '{{text}}'\ndoc_to_target: '{{first}}'\n"
+        "generation_kwargs:\n  until: ['\\n']\n  max_gen_toks: 4\n"
+        "metric_list:\n  - metric: exact_match\n    aggregation: mean\n    higher_is_better: true\n"
+    )
+    return tmp_path
+
+
+def test_likelihoods_are_the_models(tiny_model):
+    from lm_eval.api.instance import Instance
+
+    text, following = story(120).strip(), " river and"
+    request = Instance("loglikelihood", {}, (text, following), 0)
+    ((found, greedy),) = harness_model(tiny_model).loglikelihood([request])
+    ids = encode_text(tiny_model.tokenizer, text + following)
+    asked = len(ids) - len(encode_text(tiny_model.tokenizer, text))
+    with torch.inference_mode():
+        logits = tiny_model.model(torch.tensor([ids[:-1]])).logits[0, -asked:].log_softmax(-1)
+    assert len(ids) > 2 * tiny_model.model.config.window
+    assert found == pytest.approx(float(logits[range(asked), ids[-asked:]].sum()), rel=1e-4)
+    assert greedy == (logits.argmax(-1).tolist() == ids[-asked:])
+
+
+def test_tasks_of_a_folder(tiny_model, tasks, tmp_path):
+    plan = HarnessPlan(("two_choices", "writing"), limit=3, include=tasks)
+    figures = {figure.task: figure for figure in run_harness(tiny_model, plan, tmp_path / "out" / "harness.json")}
+    choice = figures["harness:two_choices acc"]
+    assert choice.examples == 3
+    assert choice.score in (0.0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0)
+    assert choice.low <= choice.score <= choice.high
+    assert figures["harness:writing exact_match"].score == 0.0
+    kept = json.loads((tmp_path / "out" / "harness.json").read_text())
+    assert set(kept["results"]) == {"two_choices", "writing"}
+
+
+def test_tasks_that_there_are_not(tiny_model):
+    with pytest.raises(RequestError, match="the harness has no task riddles"):
+        run_harness(tiny_model, HarnessPlan(("riddles",)))
+
+
+def test_the_suite_is_known_to_the_harness():
+    from lm_eval.tasks import TaskManager
+
+    assert set(SUITES["longllama"]) <= set(TaskManager().all_tasks)

@@ -1,0 +1,108 @@
+"""Reports: runs side by side, others' figures beside them and marked as theirs, and pictures."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from longfocus.errors import RequestError
+from longfocus.evaluation.plots import DEPTHS, depth_table, save_pictures
+from longfocus.evaluation.published import SOURCES, published
+from longfocus.evaluation.records import AttemptFile
+from longfocus.evaluation.results import attempts_in, grids
+from longfocus.evaluation.runner import Plan, run
+from longfocus.evaluation.task import Length, sheets
+from longfocus.evaluation.tasks import TASKS
+from longfocus.evaluation.tasks.lines import Lines
+from tests.evaluation.test_tasks import Known
+
+LENGTHS = (Length(30, "lines"), Length(200, "lines"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Results of one who knows all, and of one who knows none of it."""
+    folder = tmp_path_factory.mktemp("results")
+    kept = AttemptFile(folder / "lines.jsonl")
+    made = [sheet for length in LENGTHS for sheet in sheets(Lines(), length, len, examples=30)]
+    known = {question.text: question.answers[0] for sheet in made for question in sheet.questions}
+    for subject in (Known(known, "all", "a 1"), Known({}, "none", "n 1")):
+        for _ in run(Lines(), subject, Plan(LENGTHS, 30), kept):
+            pass
+    return folder
+
+
+def test_subjects_by_lengths_and_what_others_published(folder):
+    (grid,) = grids(attempts_in([folder]))
+    assert grid.task == "lines"
+    assert grid.lengths[:2] == ("30lines", "200lines")
+    assert [(name, [None if f is None else f.score for f in row[:3]]) for name, row in grid.rows] == [
+        ("all", [1.0, 1.0, None]),
+        ("none", [0.0, 0.0, None]),
+    ]
+    theirs = {(model, source): dict(zip(grid.lengths, scores, strict=True)) for model, source, scores in grid.others}
+    assert theirs["LongChat-13B-16K", "LongChat"]["680lines"] == 0.6
+    assert theirs["Anima-100K-7B", "Anima"]["4000lines"] == 0.45
+    assert theirs["Anima-100K-7B", "Anima"]["200lines"] is None
+    assert grids(attempts_in([folder]), others=False)[0].others == ()
+
+
+def test_runs_with_the_same_name_are_told_apart(folder, tmp_path):
+    kept = AttemptFile(tmp_path / "lines.jsonl")
+    for _ in run(Lines(), Known({}, "all", "b 2"), Plan(LENGTHS[:1], 5), kept):
+        pass
+    (grid,) = grids(attempts_in([folder, tmp_path]), others=False)
+    assert [name for name, _ in grid.rows] == ["all (a…)", "none", "all (b…)"]
+
+
+def test_the_same_folder_twice_counts_once(folder):
+    assert len(attempts_in([folder, folder])) == len(attempts_in([folder])) == 120
+
+
+def test_folders_without_results(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(RequestError, match="has no results"):
+            attempts_in([path])
+
+
+def test_every_published_figure_has_a_source_and_a_task(reporting_data):
+    for held in published():
+        assert held.source in SOURCES
+        assert held.task in TASKS
+        assert held.score > 1 if held.task == "perplexity" else 0 <= held.score <= 1
+
+
+def test_depths(folder):
+    attempts = [attempt for attempt in attempts_in([folder]) if attempt.subject == "all"]
+    attempts[0] = replace(attempts[0], depth=0.999, score=0.0, length="30lines")
+    lengths, table = depth_table(attempts)
+    assert lengths == ["30lines", "200lines"]
+    assert len(table) == DEPTHS
+    assert table[9][0] < 1.0
+    assert {score for row in table[:9] for score in row} <= {1.0, None}
+
+
+def test_pictures(folder, tmp_path):
+    attempts = attempts_in([folder])
+    paths = save_pictures(attempts, grids(attempts), tmp_path / "pictures")
+    assert sorted(path.name for path in paths) == sorted(
+        f"{name}.{suffix}" for name in ("lines", "lines-depths-1", "lines-depths-2") for suffix in ("png", "svg")
+    )
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths if path.suffix == ".png")
+    text = (tmp_path / "pictures" / "lines-depths-1.svg").read_text()
+    assert "<svg" in text
+    assert "lines: all" in text  # the title, in a comment beside its drawn letters
+
+
+def test_the_verb(folder, tmp_path, capsys):
+    from longfocus.cli.report import report
+
+    report([folder], plots=tmp_path, others=True, as_json=False)
+    shown = capsys.readouterr().out
+    assert "1 (0.886 to 1; 30)" in shown
+    assert "LongChat-13B-16K, published by LongChat" in shown
+    assert SOURCES["LongChat"] in shown
+    report([folder], plots=None, others=True, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found[0]["subject"], found[0]["length"], found[0]["score"]) == ("all", "30lines", 1.0)
+    assert set(found[0]) >= {"task", "subject", "length", "examples", "score", "low", "high"}
