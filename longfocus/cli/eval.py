@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from longfocus.evaluation.runner import Figure, Plan
     from longfocus.evaluation.sharing import Sharing
     from longfocus.evaluation.subject import Subject
     from longfocus.evaluation.subjects import LocalModel
     from longfocus.evaluation.task import Length, Task
+
+_VERDICT = 8  # tokens, of which one should do
 
 
 def eval(
@@ -46,6 +50,10 @@ def eval(
     questions: Annotated[
         Path | None, typer.Option(help="For `bookqa`: questions on them, JSON lines of book, question, answers.")
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="A subject, such as openai:MODEL, that also judges the answers to `topics`, as in LongEval."),
+    ] = None,
     include: Annotated[Path | None, typer.Option(help="A folder of tasks in the harness's form.")] = None,
     out: Annotated[Path, typer.Option(help="Where every answer is kept; what is there is not done again.")] = Path(
         "eval"
@@ -76,10 +84,11 @@ def eval(
         from longfocus.loading.load import load
 
         named = [name for name in tasks if not name.startswith(PREFIX)]
-        made = tasks_of(named, Sources(data, cases, books, questions))
-        measured = {task.name: _lengths(task, lengths) for task in made}
         local = LocalModel(lambda: load(model, adapter=adapter_of(adapter), progress=say), model)
         options = SubjectOptions(key_variable=key_variable)
+        judging = None if judge is None else _judging(subject_of(judge, local, options, say))
+        made = tasks_of(named, Sources(data, cases, books, questions, judging))
+        measured = {task.name: _lengths(task, lengths) for task in made}
         asked = dict.fromkeys(subject or ["memory"]) if made else ()
         subjects = [subject_of(name, local, options, say) for name in asked]
         sharing = Sharing.here()
@@ -123,6 +132,16 @@ def _lengths(task: "Task", lengths: str | None) -> "tuple[Length, ...]":
     if not fitting:
         raise RequestError(f"{task.name} measures documents in {' or '.join(task.units)}, not in {wanted[0].unit}")
     return fitting
+
+
+def _judging(subject: "Subject") -> "Callable[[str], str]":
+    """The subject as one that replies to a prompt."""
+
+    def judge(prompt: str) -> str:
+        with subject.read("", "chat") as opened:
+            return opened.answer(prompt, _VERDICT)
+
+    return judge
 
 
 def _run(task: "Task", subject: "Subject", plan: "Plan", out: Path, sharing: "Sharing") -> None:

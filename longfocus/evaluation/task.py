@@ -34,7 +34,7 @@ class Length:
 
     @classmethod
     def parse(cls, text: str) -> Length:
-        """`4k`, `1m`, `4096`, `200lines` or `whole`; k is 1,024 tokens and m 1,024 k, for other units 1,000 and a million.
+        """`4k`, `1m`, `4096`, `200lines` or `whole`; k is 1,024 tokens, for other units 1,000.
 
         Raises:
             RequestError: It is none of these.

@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from accelerate import Accelerator, PartialState  # type: ignore[import-untyped]
-from accelerate.utils import (  # type: ignore[import-untyped]
+from accelerate import Accelerator, PartialState
+from accelerate.utils import (
     DistributedType,
     FullyShardedDataParallelPlugin,
     ParallelismConfig,

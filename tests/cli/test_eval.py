@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from longfocus import cli
+from tests.evaluation.small_topics import write_conversations
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,6 +59,7 @@ def test_a_table_and_every_answer(run, tmp_path):
         (("perplexity", "--data", "nowhere"), "nowhere"),
         (("passkey", "--lengths", "9lines"), "passkey measures documents in tokens, not in lines"),
         (("passkey", "--subject", "nobody"), "there is no subject 'nobody'; there are memory"),
+        (("topics", "--judge", "nobody"), "there is no subject 'nobody'"),
         (("cases",), "needs a file of test cases"),
         (("bookqa", "--books", "."), "give both"),
     ],
@@ -97,3 +99,12 @@ def test_the_names_of_tasks(run):
     status, out, _ = run("list")
     assert status == 0
     assert {"passkey", "bookqa", "trec-fine"} <= set(out.split())
+
+
+def test_a_judge_is_a_subject_too(run, tmp_path):
+    write_conversations(tmp_path)
+    status, out, _ = run(
+        "topics", "--lengths", "2topics", "--limit", "1", "--data", ".", "--judge", "nothing", "--json"
+    )
+    assert status == 0
+    assert json.loads(out)[0]["more"]["judged"] == 0  # this one has not learnt to say 1

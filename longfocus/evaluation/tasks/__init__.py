@@ -32,12 +32,14 @@ class Sources:
         cases: A file of LongEval's test cases.
         books: A folder of one's own books.
         questions: A file of questions on them.
+        judge: Replies to a prompt that asks whether an answer is right; None for a task's own rule alone.
     """
 
     data: Path = Path("data")
     cases: Path | None = None
     books: Path | None = None
     questions: Path | None = None
+    judge: Callable[[str], str] | None = None
 
 
 def _bookqa(sources: Sources) -> QuestionsOnBooks:
@@ -62,10 +64,10 @@ TASKS: dict[str, Callable[[Sources], Task]] = {
     "lines-uuids": lambda _: UuidLines(),
     "cases": _cases,
     "key-values": lambda _: KeyValues(),
-    "topics": lambda sources: Topics(sources.data),
-    "topics-longchat-30": lambda sources: Topics(sources.data, "longchat-30"),
-    "topics-anima": lambda sources: Topics(sources.data, "anima"),
-    "topics-any": lambda sources: TopicsAny(sources.data),
+    "topics": lambda sources: Topics(sources.data, judge=sources.judge),
+    "topics-longchat-30": lambda sources: Topics(sources.data, "longchat-30", sources.judge),
+    "topics-anima": lambda sources: Topics(sources.data, "anima", sources.judge),
+    "topics-any": lambda sources: TopicsAny(sources.data, judge=sources.judge),
     "needle": lambda sources: BookNeedle(sources.data),
     "needle-filling": lambda _: FillingNeedle(),
     "bookqa": _bookqa,
