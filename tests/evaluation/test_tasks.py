@@ -50,8 +50,8 @@ class Known:
         yield self
 
     def answer(self, question, most):
-        known = self.answers.get((self.read_documents[-1], question), self.answers.get(question))
-        return "I do not know." if known is None else known
+        document = self.read_documents[-1] if self.read_documents else ""
+        return self.answers.get((document, question), self.answers.get(question, "I do not know."))
 
     def continued(self, text, writing):
         return self.answer(text, writing.most)
