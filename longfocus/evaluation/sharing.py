@@ -23,9 +23,10 @@ class Sharing:
         """As the launcher has set this process up; one alone where there is none."""
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
+        import torch
         from accelerate import PartialState
 
-        state = PartialState()
+        state = PartialState(cpu=not torch.cuda.is_available())  # or else it would not look for others without a GPU
         return cls(state.process_index, state.num_processes)
 
     @property
