@@ -1,7 +1,8 @@
 """From attention on tokens to passages: sentences of the text, quoted as they stand there."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,10 @@ class Citation:
     score: float
     chapter: str | None = None
     page: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines; places that are not known are left out."""
+        return {name: held for name, held in asdict(self).items() if held is not None}
 
 
 def split_sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:

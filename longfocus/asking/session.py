@@ -62,12 +62,11 @@ class Answer:
     ids: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For machines; places that are not known are left out."""
-        citations = [{k: v for k, v in asdict(c).items() if v is not None} for c in self.citations]
+        """For machines."""
         return {
             "question": self.question,
             "answer": self.text,
-            "citations": citations,
+            "citations": [citation.to_json() for citation in self.citations],
             "timings": asdict(self.timings),
         }
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longfocus.cli.options import KeyVariable, Model
+
 if TYPE_CHECKING:
     from longfocus.evaluation.compare import Compared, Source
     from longfocus.evaluation.subjects import LocalModel
@@ -31,13 +33,9 @@ def compare(
             "openai:MODEL, anthropic:MODEL, bm25+openai:MODEL.  [default: memory, window, bm25]"
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")
-    ] = None,
+    model: Model = None,
     adapter: Annotated[str, typer.Option(help="As for `longfocus read`.")] = "usual",
-    key_variable: Annotated[
-        str, typer.Option(help="Environment variable with the key of APIs; by default OPENAI_API_KEY and the like.")
-    ] = "",
+    key_variable: KeyVariable = "",
     thinking: Annotated[
         int, typer.Option(help="Tokens on top of an answer's for models that think before they answer.", min=0)
     ] = 0,

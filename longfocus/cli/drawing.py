@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from longfocus.cli.text import plain
-from longfocus.evaluation.published import SOURCES
 
 if TYPE_CHECKING:
     from longfocus.asking.passages import Citation
@@ -100,6 +99,8 @@ def draw_figures(figures: "Iterable[Figure]") -> None:
 
 def draw_grid(grid: "Grid") -> None:
     """Print one task's results: subjects by lengths, and below them what others have published."""
+    from longfocus.evaluation.published import SOURCES
+
     table = Table("subject", *grid.lengths, title=grid.task, title_justify="left", box=None)
     for name, row in grid.rows:
         cells = [f"{f.score:.3g} ({f.low:.3g} to {f.high:.3g}; {f.examples})" if f else "" for f in row]

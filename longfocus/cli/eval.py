@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longfocus.cli.options import KeyVariable, Model
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,9 +42,7 @@ def eval(
             "dense:FOLDER, openai:MODEL, anthropic:MODEL, bm25+openai:MODEL.  [default: memory]"
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")
-    ] = None,
+    model: Model = None,
     adapter: Annotated[str, typer.Option(help="As for `longfocus read`.")] = "usual",
     data: Annotated[Path, typer.Option(help="Folder with the data sets that some tasks need.")] = Path("data"),
     cases: Annotated[Path | None, typer.Option(help="For the task `cases`: a file of LongEval's test cases.")] = None,
@@ -60,9 +60,7 @@ def eval(
     ),
     plots: Annotated[Path | None, typer.Option(help="Folder for pictures, as for `longfocus report`.")] = None,
     seed: Annotated[int, typer.Option(help="What examples are drawn from.")] = 0,
-    key_variable: Annotated[
-        str, typer.Option(help="Environment variable with the key of APIs; by default OPENAI_API_KEY and the like.")
-    ] = "",
+    key_variable: KeyVariable = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """Measure a model, at any length, with every answer kept.

@@ -1,7 +1,6 @@
 """`longfocus find`: the passages that a question's words attend to."""
 
 import json
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -23,7 +22,6 @@ def find(
 
     passages = open_session(book, model, adapter).find(question, most)
     if as_json:
-        found = [{k: v for k, v in asdict(passage).items() if v is not None} for passage in passages]
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        print(json.dumps([passage.to_json() for passage in passages], ensure_ascii=False, indent=2))
     else:
         draw_citations(passages)

@@ -1,12 +1,19 @@
 """Options that several verbs share, turned into what the parts take."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from longfocus.errors import RequestError
 
 if TYPE_CHECKING:
     from longfocus.asking.session import Session, Uses
+
+Model = Annotated[str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")]
+KeyVariable = Annotated[
+    str, typer.Option(help="Environment variable with the key of APIs; by default OPENAI_API_KEY and the like.")
+]
 
 
 def uses_of(no_memory: bool, window_only: bool) -> "Uses":

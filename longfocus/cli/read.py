@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
+from longfocus.cli.options import Model
+
 
 def read(
     document: Annotated[Path, typer.Argument(help="A txt, md, html, epub or pdf file.")],
     out: Annotated[Path | None, typer.Option(help="The Book's folder; by default one on the shelf.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")
-    ] = None,
+    model: Model = None,
     adapter: Annotated[
         str,
         typer.Option(

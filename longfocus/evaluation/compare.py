@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from longfocus.asking.passages import Citation
 from longfocus.errors import DocumentError, UserError
-from longfocus.evaluation.replies import Reply, Replying
+from longfocus.evaluation.replies import Reply, reply_of
 from longfocus.evaluation.subject import Subject
 from longfocus.evaluation.subjects.book import BookSubject
 from longfocus.evaluation.task import Opened
@@ -57,10 +57,10 @@ class Compared:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """For machines; places that are not known are left out."""
+        """For machines."""
         found: dict[str, Any] = {"subject": self.subject}
         if self.reply is not None:
-            cited = [{k: v for k, v in asdict(c).items() if v is not None} for c in self.reply.citations]
+            cited = [citation.to_json() for citation in self.reply.citations]
             found |= {"answer": self.reply.text, "prompt_tokens": self.reply.prompt_tokens, "citations": cited}
         else:
             found["error"] = self.error
@@ -173,7 +173,7 @@ def compare(
             for number, asked in enumerate(questions):
                 put, reply, failed = time.perf_counter(), None, ""
                 try:
-                    reply = _reply(opened, asked.question, most, citations)
+                    reply = reply_of(opened, asked.question, most, citations)
                 except UserError as error:
                     failed = str(error)
                 seconds = time.perf_counter() - put
@@ -190,9 +190,3 @@ def _open(subject: Subject, source: Source, held: ExitStack) -> Opened:
     if source.book is not None and isinstance(subject, BookSubject):
         return subject.opened(source.book)
     return held.enter_context(subject.read(source.read, "chat"))
-
-
-def _reply(opened: Opened, question: str, most: int, citations: int) -> Reply:
-    if isinstance(opened, Replying):
-        return opened.reply(question, most, citations)
-    return Reply(opened.answer(question, most))

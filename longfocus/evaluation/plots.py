@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from longfocus.errors import RequestError
 from longfocus.evaluation.records import Attempt
 from longfocus.evaluation.results import Grid
-from longfocus.evaluation.task import Length
+from longfocus.evaluation.task import DEPTHS, Length
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
-
-DEPTHS = 10
 
 
 def depth_table(attempts: Sequence[Attempt]) -> tuple[list[str], list[list[float | None]]]:

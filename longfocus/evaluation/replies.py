@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from longfocus.asking.passages import Citation
+from longfocus.evaluation.task import Opened
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,10 @@ class Replying(Protocol):
     def reply(self, question: str, most: int, citations: int = 0) -> Reply:
         """Answer in at most `most` tokens, citing at most so many passages; subjects that know none cite none."""
         ...
+
+
+def reply_of(opened: Opened, question: str, most: int, citations: int = 0) -> Reply:
+    """All that a document that was opened tells about its answer to a question; see `Replying.reply`."""
+    if isinstance(opened, Replying):
+        return opened.reply(question, most, citations)
+    return Reply(opened.answer(question, most))

@@ -63,15 +63,14 @@ def grids(attempts: Sequence[Attempt], others: bool = True) -> list[Grid]:
 
 def _grid(task: str, attempts: Sequence[Attempt], others: bool) -> Grid:
     names = dict.fromkeys((attempt.subject, attempt.identity) for attempt in attempts)
-    known = {(f.subject, identity, f.length): f for identity in {a.identity for a in attempts} for f in
-             figures([a for a in attempts if a.identity == identity])}  # fmt: skip
     theirs = [held for held in published() if held.task == task] if others else []
     lengths = tuple(sorted({a.length for a in attempts} | {held.length for held in theirs}, key=_order))
     rows = []
     for subject, identity in names:
         twin = sum(name == subject for name, _ in names) > 1  # the same name with other weights or settings
         label = f"{subject} ({identity.split()[0][:8]}…)" if twin else subject
-        rows.append((label, tuple(known.get((subject, identity, length)) for length in lengths)))
+        found = {figure.length: figure for figure in figures([a for a in attempts if a.identity == identity])}
+        rows.append((label, tuple(map(found.get, lengths))))
     return Grid(task, lengths, tuple(rows), _others(theirs, lengths))
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from statistics import fmean
 from typing import Any
 
 from longfocus.evaluation.intervals import of_perplexity, of_scores
@@ -85,58 +86,59 @@ def run(
     Raises:
         RequestError: The task cannot be made as the plan asks.
     """
-    for length in plan.lengths:
-        for number, asked in numbers(task, length, plan.examples, plan.questions, plan.seed):
-            places = [(task.name, subject.identity, str(length), plan.seed, number, place) for place in range(asked)]
-            if number % share[1] != share[0] or not set(places) - kept.places:
-                continue
-            sheet = task.sheet(length, number, subject.count, plan.questions or task.questions, plan.seed)
-            there = range(min(asked, len(sheet.questions)))  # it may have fewer than it might
-            wanted = [place for place in there if places[place] not in kept.places]
-            if not wanted:
-                continue
-            begun = time.perf_counter()
-            with subject.read(sheet.document, task.form) as opened:
-                reading = time.perf_counter() - begun
-                tokens = subject.count(sheet.document) if sheet.document else 0
-                for place in wanted:
-                    question = sheet.questions[place]
-                    put = time.perf_counter()
-                    outcome = task.attempt(opened, question)
-                    attempt = Attempt(
-                        task=task.name,
-                        subject=subject.name,
-                        identity=subject.identity,
-                        length=str(length),
-                        seed=plan.seed,
-                        sheet=number,
-                        question=place,
-                        prompt=sha256(f"{sheet.document}\0{question.text}".encode()).hexdigest()[:16],
-                        tokens=tokens,
-                        depth=question.depth,
-                        answers=question.answers,
-                        answer=outcome.answer,
-                        score=outcome.score,
-                        loss=outcome.loss,
-                        predicted=outcome.predicted,
-                        more=dict(outcome.more),
-                        reading_seconds=round(reading, 3),
-                        seconds=round(time.perf_counter() - put, 3),
-                        peak_bytes=peak_bytes(),
-                    )
-                    kept.add(attempt)
-                    yield attempt
+    for length, number, due in _due(task, subject, plan, kept, share):
+        sheet = task.sheet(length, number, subject.count, plan.questions or task.questions, plan.seed)
+        wanted = [place for place in due if place < len(sheet.questions)]  # it may have fewer than it might
+        if not wanted:
+            continue
+        begun = time.perf_counter()
+        with subject.read(sheet.document, task.form) as opened:
+            reading = time.perf_counter() - begun
+            tokens = subject.count(sheet.document) if sheet.document else 0
+            for place in wanted:
+                question = sheet.questions[place]
+                put = time.perf_counter()
+                outcome = task.attempt(opened, question)
+                attempt = Attempt(
+                    task=task.name,
+                    subject=subject.name,
+                    identity=subject.identity,
+                    length=str(length),
+                    seed=plan.seed,
+                    sheet=number,
+                    question=place,
+                    prompt=sha256(f"{sheet.document}\0{question.text}".encode()).hexdigest()[:16],
+                    tokens=tokens,
+                    depth=question.depth,
+                    answers=question.answers,
+                    answer=outcome.answer,
+                    score=outcome.score,
+                    loss=outcome.loss,
+                    predicted=outcome.predicted,
+                    more=dict(outcome.more),
+                    reading_seconds=round(reading, 3),
+                    seconds=round(time.perf_counter() - put, 3),
+                    peak_bytes=peak_bytes(),
+                )
+                kept.add(attempt)
+                yield attempt
 
 
 def missing(task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tuple[int, int] = (0, 1)) -> int:
     """How many attempts `run` would make at most."""
-    return sum(
-        (task.name, subject.identity, str(length), plan.seed, number, place) not in kept.places
-        for length in plan.lengths
-        for number, asked in numbers(task, length, plan.examples, plan.questions, plan.seed)
-        if number % share[1] == share[0]
-        for place in range(asked)
-    )
+    return sum(len(due) for _, _, due in _due(task, subject, plan, kept, share))
+
+
+def _due(
+    task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tuple[int, int]
+) -> Iterator[tuple[Length, int, list[int]]]:
+    """Lengths and numbers of this process's sheets, each with the questions on it that were not put."""
+    for length in plan.lengths:
+        before = task.name, subject.identity, str(length), plan.seed
+        for number, asked in numbers(task, length, plan.examples, plan.questions, plan.seed):
+            due = [place for place in range(asked) if (*before, number, place) not in kept.places]
+            if due and number % share[1] == share[0]:
+                yield length, number, due
 
 
 def figures(attempts: Sequence[Attempt]) -> list[Figure]:
@@ -167,9 +169,5 @@ def _figure(group: list[Attempt]) -> Figure:
         sum(attempt.reading_seconds for attempt in documents) / len(documents),
         sum(attempt.seconds for attempt in group) / len(group),
         max(attempt.peak_bytes for attempt in group),
-        {name: _mean([attempt.more[name] for attempt in group if name in attempt.more]) for name in first.more},
+        {name: fmean(attempt.more[name] for attempt in group if name in attempt.more) for name in first.more},
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -103,6 +103,10 @@ class Writing:
     top_p: float = 0.95
     seed: int = 0
 
+    def cut(self, text: str) -> str:
+        """The text up to the first of the texts to stop at."""
+        return text[: min((place for stop in self.stop if (place := text.find(stop)) >= 0), default=len(text))]
+
 
 class Opened(Protocol):
     """A document that a subject has read."""
@@ -141,6 +145,15 @@ class Outcome:
     loss: float | None = None
     predicted: int = 0
     more: Mapping[str, float] = field(default_factory=dict)
+
+
+DEPTHS = 10
+"""Into so many parts a document is divided where it matters in which of them an answer stands."""
+
+
+def depth_in_turn(number: int) -> float:
+    """Where in a document to hide something, from 0 to 1: the middles of its parts, in an order that mixes them."""
+    return (number * 3 % DEPTHS + 0.5) / DEPTHS
 
 
 class Task(ABC):

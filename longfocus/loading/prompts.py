@@ -65,8 +65,10 @@ def encode_frame(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def opening_ids(tokenizer: Any) -> list[int]:
-    """Token ids of what stands before a document that will be asked about."""
+def opening_ids(tokenizer: Any, framed: bool = True) -> list[int]:
+    """Token ids of what stands before a document that will be asked about; or, not framed, before any text."""
+    if not framed:
+        return bare_opening_ids(tokenizer)
     frame = frame_of(tokenizer)
     first = [tokenizer.bos_token_id] if frame.begins_sequence else []
     return first + encode_frame(tokenizer, frame.opening)

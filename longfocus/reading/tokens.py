@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longfocus.errors import DocumentError, RequestError
-from longfocus.loading.prompts import bare_opening_ids, encode_with_places, opening_ids
+from longfocus.loading.prompts import encode_with_places, opening_ids
 from longfocus.reading.documents import Document
 
 
@@ -52,7 +52,7 @@ def tokenize(document: Document, tokenizer: Any, most: int | None = None, *, fra
     """
     if most is not None and most < 2:
         raise RequestError(f"at most {most} tokens were to be read; give 2 or more, or no limit")
-    opening = opening_ids(tokenizer) if framed else bare_opening_ids(tokenizer)
+    opening = opening_ids(tokenizer, framed)
     first, last = document.body
     ids, places = encode_with_places(tokenizer, document.text[first:last])
     if not ids:

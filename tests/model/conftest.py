@@ -6,6 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from longfocus.model.config import LongLlamaConfig
 from longfocus.model.modeling import LongLlamaForCausalLM
+from tests.small_models import FIELDS
 
 WEIGHT_ORDER = [
     *(f"self_attn.{name}_proj" for name in "qkvo"),
@@ -27,17 +28,11 @@ def tiny_config():
     def make(**fields):
         return LongLlamaConfig(
             **{
-                "vocab_size": 61,
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 4,
-                "num_key_value_heads": 2,
+                **FIELDS,
                 "max_position_embeddings": 16,
                 "last_context_length": 8,
                 "mem_layers": [0, 2],
                 "mem_dtype": "float32",
-                "initializer_range": 0.3,
                 "eos_token_id": None,
                 **fields,
             }

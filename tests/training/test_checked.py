@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from longfocus.errors import RequestError
-from longfocus.training.book_questions import Question, QuestionedBook, load_book_questions
+from longfocus.training.book_questions import Question, QuestionedBook, books_of
 from longfocus.training.checked import (
     FILE,
     SETS,
@@ -120,7 +120,7 @@ def test_a_list_of_books_may_hold_training_data_alone(tmp_path):
 def test_real_sets():
     """Every pattern finds its files; two of the questions for training are also asked of other books."""
     assert all(list(DATA.glob(pattern)) for pattern in SETS)
-    books = load_book_questions(DATA / "narrativeqa/qa_valid_test.jsonl.gz", DATA / "books/index.json")
+    books = books_of(DATA)
     parts = {"questions": book_parts(books)["questions"], "books": (TrainingDocument("", book.id) for book in books)}
     found = screen(parts, DATA)
     assert len(found.sets) == 11

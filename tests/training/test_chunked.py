@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from longfocus.training.chunked import POINTWISE, run_in_pieces, run_whole
-from tests.training.small_models import llama, long_llama
+from tests.small_models import llama, long_llama
 
 
 def adapted(**settings):

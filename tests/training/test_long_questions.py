@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from longfocus.errors import RequestError
 from longfocus.loading.prompts import Frame
-from longfocus.training.book_questions import Question, QuestionedBook, load_book_questions
+from longfocus.training.book_questions import Question, QuestionedBook, books_of
 from longfocus.training.examples import IGNORED
 from longfocus.training.long_questions import ANIMA_FRAME, INSTRUCTION, OMISSION, LengthBand, LongQuestions
 from longfocus.training.padding import Collator
@@ -215,7 +215,7 @@ def test_a_model_with_memory_learns_from_long_and_short_rows(tiny_model, tokeniz
 
 @pytest.mark.skipif(not DATA.exists(), reason="the shared folder of data is not here")
 def test_a_real_book(chatting):
-    books = load_book_questions(DATA / "narrativeqa/qa_valid_test.jsonl.gz", DATA / "books/index.json")
+    books = books_of(DATA)
     holmes = next(each for each in books if "Devil" in each.title)
     data = LongQuestions([holmes], chatting, lengths=[LengthBand(4_000, 8_000)], questions_per_row=10)
     assert len(data) == 3

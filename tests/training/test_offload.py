@@ -11,7 +11,7 @@ from longfocus.errors import RequestError
 from longfocus.training import offload
 from longfocus.training.losses import compute_loss
 from longfocus.training.offload import saved_on_disk
-from tests.training.small_models import llama, long_llama
+from tests.small_models import llama, long_llama
 
 STATES = 50 * 32 * 2  # bytes of what a layer takes
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, tensor
 
+from longfocus.evaluation.replies import Reply
 from longfocus.evaluation.task import Writing
 from longfocus.loading.prompts import encode_frame, encode_text, frame_of
 
@@ -27,11 +28,13 @@ class Behind(ABC):
     Args:
         tokenizer: The model's.
         opening: Tokens that come first, where nothing was read.
+        read: How many tokens were read.
     """
 
-    def __init__(self, tokenizer: Any, opening: list[int]) -> None:
+    def __init__(self, tokenizer: Any, opening: list[int], read: int) -> None:
         self._tokenizer = tokenizer
         self._opening = opening
+        self._tokens_read = read
 
     @abstractmethod
     def _pieces(self, ids: list[int], writing: Writing) -> Iterator[str]:
@@ -41,6 +44,15 @@ class Behind(ABC):
     def _predictions(self, ids: list[int]) -> Iterator[Tensor]:
         """What is predicted behind each of these tokens, in pieces of [tokens, vocabulary]."""
 
+    def answer(self, question: str, most: int) -> str:
+        """See `Opened.answer`; the likeliest token each time."""
+        return self.reply(question, most).text
+
+    def reply(self, question: str, most: int, citations: int = 0) -> Reply:
+        """See `Replying.reply`; it cites nothing."""
+        ids = self._opening + question_ids(self._tokenizer, question, alone=not self._tokens_read)
+        return Reply(self._written(ids, Writing(most)).strip(), self._tokens_read + len(ids))
+
     def continued(self, text: str, writing: Writing) -> str:
         """See `Opened.continued`."""
         return self._written(self._opening + encode_text(self._tokenizer, text), writing)
@@ -49,9 +61,8 @@ class Behind(ABC):
         written = ""
         for piece in self._pieces(ids, writing):
             written += piece
-            ends = [place for stop in writing.stop if (place := written.find(stop)) >= 0]
-            if ends:
-                return written[: min(ends)]
+            if (cut := writing.cut(written)) != written:
+                return cut
         return written
 
     def loss(self, text: str) -> tuple[float, int]:

@@ -14,10 +14,10 @@ import torch
 from longfocus.asking.generation import Sampling, Written, write
 from longfocus.asking.session import Session, Uses
 from longfocus.evaluation.replies import Reply
-from longfocus.evaluation.subjects.behind import Behind, question_ids
+from longfocus.evaluation.subjects.behind import Behind
 from longfocus.evaluation.task import Form, Opened, Writing
 from longfocus.loading.load import LoadedModel
-from longfocus.loading.prompts import bare_opening_ids, encode_text, opening_ids
+from longfocus.loading.prompts import encode_text, opening_ids
 from longfocus.memory.book import StoredBook
 from longfocus.model.cache import LongLlamaCache
 from longfocus.reading.documents import Document
@@ -54,7 +54,8 @@ class BookSubject:
         """See `Subject.read`."""
         framed = form == "chat"
         if not document:
-            yield _Unread(self._loaded, framed)
+            nothing = LongLlamaCache.of_memories({}, self._loaded.model.config.num_hidden_layers)
+            yield _Remembering(self._loaded, nothing, opening_ids(self._loaded.tokenizer, framed), 0)
             return
         with tempfile.TemporaryDirectory(prefix="longfocus-eval-", dir=self._scratch) as folder:
             held = Document("evaluation", document, (0, len(document)), ())
@@ -78,10 +79,11 @@ class _Remembering(Behind):
         loaded: The model.
         state: Where it stands; every request starts from it.
         opening: Tokens that come first.
+        read: How many tokens were read.
     """
 
-    def __init__(self, loaded: LoadedModel, state: LongLlamaCache, opening: list[int]) -> None:
-        super().__init__(loaded.tokenizer, opening)
+    def __init__(self, loaded: LoadedModel, state: LongLlamaCache, opening: list[int], read: int) -> None:
+        super().__init__(loaded.tokenizer, opening, read)
         self._loaded = loaded
         self._state = state
 
@@ -121,33 +123,10 @@ class _Read(_Remembering):
             state = LongLlamaCache([replace(layer, memory=None) for layer in state.layers], state.positions, state.keep)
         elif uses == "nothing":
             state = LongLlamaCache.of_memories({}, len(state.layers))
-        super().__init__(session.loaded, state, [])
-
-    def answer(self, question: str, most: int) -> str:
-        """See `Opened.answer`; the likeliest token each time."""
-        return self.reply(question, most).text
+        super().__init__(session.loaded, state, [], len(session.book.ids) if uses == "memory" else 0)
 
     def reply(self, question: str, most: int, citations: int = 0) -> Reply:
         """See `Replying.reply`; only what is answered from memory has citations."""
         sampling = Sampling(max_new_tokens=most, repetition_penalty=1.0)
         answer = self._session.ask(question, uses=self._uses, sampling=sampling, citations=citations)
-        seen = len(self._session.book.ids) if self._uses == "memory" else 0
-        return Reply(answer.text, seen + answer.timings.question_tokens, answer.citations)
-
-
-class _Unread(_Remembering):
-    """No document: questions stand alone."""
-
-    def __init__(self, loaded: LoadedModel, framed: bool) -> None:
-        tokenizer = loaded.tokenizer
-        opening = opening_ids(tokenizer) if framed else bare_opening_ids(tokenizer)
-        super().__init__(loaded, LongLlamaCache.of_memories({}, loaded.model.config.num_hidden_layers), opening)
-
-    def answer(self, question: str, most: int) -> str:
-        """See `Opened.answer`."""
-        return self.reply(question, most).text
-
-    def reply(self, question: str, most: int, citations: int = 0) -> Reply:
-        """See `Replying.reply`; there is nothing to cite."""
-        ids = self._opening + question_ids(self._tokenizer, question, alone=True)
-        return Reply(self._written(ids, Writing(most)).strip(), len(ids))
+        return Reply(answer.text, self._tokens_read + answer.timings.question_tokens, answer.citations)

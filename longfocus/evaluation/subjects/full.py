@@ -18,13 +18,12 @@ from transformers import (
 )
 
 from longfocus.errors import RequestError
-from longfocus.evaluation.replies import Reply
-from longfocus.evaluation.subjects.behind import Behind, question_ids
+from longfocus.evaluation.subjects.behind import Behind
 from longfocus.evaluation.task import Form, Opened, Writing
 from longfocus.loading.architectures import has_own_memory, to_longllama
 from longfocus.loading.export import plain_config
 from longfocus.loading.load import LoadedModel, quiet
-from longfocus.loading.prompts import bare_opening_ids, encode_text, opening_ids
+from longfocus.loading.prompts import encode_text, opening_ids
 from longfocus.training.extend import EXTENSIONS
 
 AS_THEY_ARE = "none"
@@ -68,7 +67,7 @@ class FullSubject:
     def read(self, document: str, form: Form) -> Iterator[Opened]:
         """See `Subject.read`."""
         tokenizer = self._loaded.tokenizer
-        opening = opening_ids(tokenizer) if form == "chat" else bare_opening_ids(tokenizer)
+        opening = opening_ids(tokenizer, framed=form == "chat")
         ids = opening + encode_text(tokenizer, document) if document else []
         config, longest = self._positions(len(ids))
         model = _sharing(self._loaded, config)
@@ -157,21 +156,12 @@ class _Full(Behind):
     """
 
     def __init__(self, model: Any, tokenizer: Any, ids: list[int], opening: list[int], longest: int) -> None:
-        super().__init__(tokenizer, opening)
+        super().__init__(tokenizer, opening, len(ids))
         self._model = model
         self._ids = ids
         self._longest = longest
         self._cache = DynamicCache(config=model.config)
         self._read(ids)
-
-    def answer(self, question: str, most: int) -> str:
-        """See `Opened.answer`; the likeliest token each time."""
-        return self.reply(question, most).text
-
-    def reply(self, question: str, most: int, citations: int = 0) -> Reply:
-        """See `Replying.reply`; it cites nothing."""
-        ids = self._opening + question_ids(self._tokenizer, question, alone=not self._ids)
-        return Reply(self._written(ids, Writing(most)).strip(), len(self._ids) + len(ids))
 
     def _pieces(self, ids: list[int], writing: Writing) -> Iterator[str]:
         room = self._room_behind(ids)

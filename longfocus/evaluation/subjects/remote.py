@@ -108,6 +108,16 @@ class RemoteSubject(ABC):
         """
         raise RequestError(f"{self.name}: APIs of chat models answer messages and do not go on with texts")
 
+    def _put(self, path: str, content: Any, most: int) -> dict[str, Any]:
+        """Send one message of the user's, to be answered as the model finds likeliest."""
+        body = {
+            "model": self._settings.model,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": most + self._settings.thinking,
+            "temperature": 0,
+        }
+        return self._post(path, body)
+
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request; what the model does not know how to take is left out, from then on."""
         while True:
@@ -154,15 +164,7 @@ class OpenAiSubject(RemoteSubject):
     def asked(self, document: str, question: str, most: int) -> Reply:
         """See `RemoteSubject.asked`."""
         content = f"{_BEFORE}{document}{_BEHIND}{question}" if document else question
-        found = self._post(
-            "chat/completions",
-            {
-                "model": self._settings.model,
-                "messages": [{"role": "user", "content": content}],
-                "max_tokens": most + self._settings.thinking,
-                "temperature": 0,
-            },
-        )
+        found = self._put("chat/completions", content, most)
         choice = _first(found.get("choices"))
         text = _text((choice.get("message") or {}).get("content"))
         used = (found.get("usage") or {}).get("prompt_tokens")
@@ -183,8 +185,7 @@ class OpenAiSubject(RemoteSubject):
         if writing.stop:
             body["stop"] = list(writing.stop[:4])  # as many as the API takes
         written = _first(self._post("completions", body).get("choices")).get("text") or ""
-        ends = [place for stop in writing.stop if (place := written.find(stop)) >= 0]
-        return written[: min(ends)] if ends else written
+        return writing.cut(written)
 
 
 class AnthropicSubject(RemoteSubject):
@@ -202,15 +203,7 @@ class AnthropicSubject(RemoteSubject):
         if document:
             kept = {"type": "text", "text": f"{_BEFORE}{document}{_BEHIND}", "cache_control": {"type": "ephemeral"}}
             content.insert(0, kept)
-        found = self._post(
-            "messages",
-            {
-                "model": self._settings.model,
-                "messages": [{"role": "user", "content": content}],
-                "max_tokens": most + self._settings.thinking,
-                "temperature": 0,
-            },
-        )
+        found = self._put("messages", content, most)
         usage = found.get("usage") or {}
         kinds = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         used = sum(usage.get(kind) or 0 for kind in kinds)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from longfocus.asking.passages import Citation
-from longfocus.evaluation.replies import Reply, Replying
+from longfocus.evaluation.replies import Reply, reply_of
 from longfocus.evaluation.subject import Subject
 from longfocus.evaluation.subjects.chunks import Chunk, Chunks
 from longfocus.evaluation.subjects.retrievers import Index, Retriever
@@ -93,10 +93,7 @@ class _Indexed:
         found = self._index.best(question, self._best)
         all_chunks = self._chunks.all
         with self._reading([all_chunks[number] for number, _ in found]) as opened:
-            if isinstance(opened, Replying):
-                reply = opened.reply(question, most)
-            else:
-                reply = Reply(opened.answer(question, most))
+            reply = reply_of(opened, question, most)
         cited = ((all_chunks[number], score) for number, score in found[:citations])
         passages = tuple(Citation(chunk.text, chunk.start, chunk.end, round(score, 6)) for chunk, score in cited)
         return Reply(reply.text, reply.prompt_tokens, passages)

@@ -7,11 +7,11 @@ but the object tells a value. An answer is right if the value stands in it, as t
 from __future__ import annotations
 
 import random
-import uuid
 
 from longfocus.errors import RequestError
 from longfocus.evaluation.pieces import most_pieces
 from longfocus.evaluation.task import AnswerTask, Count, Length, Question, Sheet
+from longfocus.evaluation.tasks.lines import random_uuid
 
 OPENING = "This JSON object has keys with their values:\n\n"
 ASKED = 'Which value does the JSON object have for the key "{}"? Reply with the value alone.'
@@ -37,7 +37,7 @@ class KeyValues(AnswerTask):
 
         def document(pairs: int) -> str:
             while len(drawn) < pairs:
-                drawn.append((_uuid(chance), _uuid(chance)))
+                drawn.append((random_uuid(chance), random_uuid(chance)))
             return OPENING + "{" + _BETWEEN.join(f'"{key}": "{value}"' for key, value in drawn[:pairs]) + "}"
 
         amount = length.amount
@@ -59,7 +59,3 @@ class KeyValues(AnswerTask):
     def score(self, question: Question, answer: str) -> float:
         """1 if the value stands in the answer."""
         return float(question.answers[0] in answer.lower())
-
-
-def _uuid(chance: random.Random) -> str:
-    return str(uuid.UUID(int=chance.getrandbits(128), version=4))

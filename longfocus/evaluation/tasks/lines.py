@@ -135,7 +135,12 @@ class UuidLines(Lines):
 
     def draw(self, chance: random.Random) -> str:
         """See `Lines.draw`."""
-        return str(uuid.UUID(int=chance.getrandbits(128), version=4))
+        return random_uuid(chance)
+
+
+def random_uuid(chance: random.Random) -> str:
+    """A UUID of version 4."""
+    return str(uuid.UUID(int=chance.getrandbits(128), version=4))
 
 
 @cache

@@ -17,11 +17,10 @@ from pathlib import Path
 
 from longfocus.errors import RequestError
 from longfocus.evaluation.pieces import most_pieces
-from longfocus.evaluation.task import AnswerTask, Count, Length, Question, Sheet
+from longfocus.evaluation.task import AnswerTask, Count, Length, Question, Sheet, depth_in_turn
 from longfocus.training.book_questions import books_of
 
 ASKED = "{} Reply with the name alone."
-DEPTHS = 10
 _ENDS = (". ", ".\n", "\n\n")
 _LOOKED_THROUGH = 8  # characters for each token; more than those of a token on average, with any usual tokenizer
 
@@ -105,7 +104,7 @@ class Needle(AnswerTask):
                 f"pages of {length} tokens speak of all that {self.name} asks for; take a shorter length"
             )
         hidden, name = chance.choice(facts), chance.choice(names)
-        depth = (number * 3 % DEPTHS + 0.5) / DEPTHS
+        depth = depth_in_turn(number)
         fact = hidden.fact.format(name)
 
         def document(characters: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from longfocus.errors import RequestError
 from longfocus.evaluation.fitting import fit
-from longfocus.evaluation.task import AnswerTask, Count, Length, Question, Sheet
+from longfocus.evaluation.task import AnswerTask, Count, Length, Question, Sheet, depth_in_turn
 
 OPENING = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
@@ -23,7 +23,6 @@ OPENING = (
 FILLING = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 QUESTION = "What is the pass key? The pass key is"
 _REPEATS = 5000  # of the filling in the reference, which cannot be longer
-_DEPTHS = 10
 
 
 class Passkey(AnswerTask):
@@ -41,7 +40,7 @@ class Passkey(AnswerTask):
             RequestError: The length is too small for the key and what surrounds it.
         """
         key = random.Random(f"passkey {seed} {length} {number}").randint(1, 50_000)
-        depth = (number * 3 % _DEPTHS + 0.5) / _DEPTHS
+        depth = depth_in_turn(number)
 
         def make(characters: int) -> str:
             filling = ((FILLING + " ") * (characters // len(FILLING) + 1))[:characters]
