@@ -64,7 +64,7 @@ class Book:
 
         Args:
             question: What to ask.
-            **options: `uses`, `sampling` and `citations` of `longfocus.asking.session.Session.stream`.
+            **options: `uses`, `sampling`, `citations` and `look_up` of `longfocus.asking.session.Session.stream`.
 
         Raises:
             RequestError: The question is empty or too long.
@@ -99,7 +99,7 @@ def load_for(
         "sink_tokens": reading.sinks,
     }
     loaded = load(model, adapter=adapter, progress=progress, **memory)
-    if adapter == USUAL and loaded.fingerprint != reading.fingerprint:  # it was read without, in the same layers
+    if adapter == USUAL and loaded.reader.fingerprint != reading.fingerprint:  # it was read without, in the same layers
         plain = load(model, adapter=None, progress=progress, **memory)
         loaded = plain if plain.fingerprint == reading.fingerprint else loaded
     return loaded

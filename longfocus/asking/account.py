@@ -24,30 +24,46 @@ _BLOCK = 1 << 22  # most shares of attention worked out at a time
 class Tally:
     """Attention on each token of a document: squared shares, divided by how often the token was among the noted ones.
 
+    Each layer has one say, whatever the size of its shares: which layer finds what is asked for depends on the
+    question, and one with large shares would drown the others (docs/log.md).
+
     Squares let a head that singles out one token count for more than many that spread; the division takes away what
     beginnings and line ends get from every query alike. On planted facts the best passage was the right one for 4 of 6
     questions this way, and for none by plain sums (docs/log.md).
+
+    Attributes:
+        layers: Squared shares and counts of each layer, [tokens] both.
     """
 
     def __init__(self, tokens: int) -> None:
-        self._squares = torch.zeros(tokens)
-        self._times = torch.zeros(tokens)
+        self._tokens = tokens
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}  # squares and times
 
-    def add(self, places: Tensor, shares: Tensor) -> None:
-        """Add shares of attention on tokens; both of one shape."""
-        self._squares.index_add_(0, places.flatten().cpu(), shares.square().flatten().cpu())
-        self._times.index_add_(0, places.flatten().cpu(), torch.ones(places.numel()))
+    def add(self, places: Tensor, shares: Tensor, layer: int = 0) -> None:
+        """Add shares of a layer's attention on tokens; both of one shape."""
+        squares, times = self._of(layer)
+        squares.index_add_(0, places.flatten().cpu(), shares.square().flatten().cpu())
+        times.index_add_(0, places.flatten().cpu(), torch.ones(places.numel()))
+
+    def _of(self, layer: int) -> tuple[Tensor, Tensor]:
+        return self.layers.setdefault(layer, (torch.zeros(self._tokens), torch.zeros(self._tokens)))
 
     def __add__(self, other: Tally) -> Tally:
-        both = Tally(len(self._times))
-        both._squares = self._squares + other._squares
-        both._times = self._times + other._times
+        both = Tally(self._tokens)
+        for one in (self, other):
+            for layer, added in one.layers.items():
+                for held, more in zip(both._of(layer), added, strict=True):
+                    held += more
         return both
 
     @property
     def attention(self) -> Tensor:
-        """For each token, [tokens]."""
-        return self._squares / self._times.clamp_min(1)
+        """For each token, [tokens]; each layer's sums to 1."""
+        total = torch.zeros(self._tokens)
+        for squares, times in self.layers.values():
+            each = squares / times.clamp_min(1)
+            total += each / each.sum().clamp_min(torch.finfo(each.dtype).tiny)
+        return total
 
 
 class AttentionAccount:
@@ -65,13 +81,13 @@ class AttentionAccount:
         self.answer = Tally(tokens)
         self.window_counts = True
 
-    def noting_from(self, first: int) -> Chosen:
-        """What notes entries and their shares, both [G, H, T, K], where entry 0 is token `first`."""
+    def noting_from(self, first: int, layer: int) -> Chosen:
+        """What notes a layer's entries and their shares, both [G, H, T, K], where entry 0 is token `first`."""
 
         def note(entries: Tensor, shares: Tensor) -> None:
             if entries.shape[2] > 1:
-                self.question.add(entries[:, :, :-1] + first, shares[:, :, :-1])
-            self.answer.add(entries[:, :, -1] + first, shares[:, :, -1])
+                self.question.add(entries[:, :, :-1] + first, shares[:, :, :-1], layer)
+            self.answer.add(entries[:, :, -1] + first, shares[:, :, -1], layer)
 
         return note
 
@@ -82,6 +98,7 @@ class WatchedMemory(Memory):
     Args:
         inner: The memory; one that chooses its entries is told to report them itself.
         account: Where attention is noted.
+        layer: Whose memory it is.
         first: The token that the first entry stands for.
         entries: How many entries are the document's; others came later.
         window: Un-rotated keys of the document's tokens behind those, which are in the window, [1, G, S, D]. They are
@@ -89,18 +106,19 @@ class WatchedMemory(Memory):
     """
 
     def __init__(
-        self, inner: Memory, account: AttentionAccount, first: int, entries: int, window: Tensor | None
+        self, inner: Memory, account: AttentionAccount, layer: int, first: int, entries: int, window: Tensor | None
     ) -> None:
         self._account = account
+        self._layer = layer
         self._first = first
         self._entries = entries
         self._window = window
-        self._inner = _reporting(inner, account.noting_from(first))
-        self._note_window = account.noting_from(first + entries)
+        self._inner = _reporting(inner, account.noting_from(first, layer))
+        self._note_window = account.noting_from(first + entries, layer)
 
     def noted_in(self, account: AttentionAccount) -> WatchedMemory:
         """The same memory, kept account of elsewhere."""
-        return WatchedMemory(self._inner, account, self._first, self._entries, self._window)
+        return WatchedMemory(self._inner, account, self._layer, self._first, self._entries, self._window)
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -113,7 +131,7 @@ class WatchedMemory(Memory):
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> WatchedMemory:
         """See `Memory.append`; what is added is not the document's and not counted."""
         inner = self._inner.append(keys, values, keep)
-        return WatchedMemory(inner, self._account, self._first, self._entries, self._window)
+        return WatchedMemory(inner, self._account, self._layer, self._first, self._entries, self._window)
 
     def attend(self, query: Tensor, scale: float) -> Part:
         """See `Memory.attend`."""
@@ -126,7 +144,7 @@ class WatchedMemory(Memory):
             # the document's part alone: laying it out with what came behind would copy it
             read = self._inner.first if isinstance(self._inner, ChainedMemory) else self._inner
             keys = read.entries().keys[:, :, : self._entries]
-            self._account.noting_from(self._first)(*_most_attended(query, keys, scale, lse))
+            self._account.noting_from(self._first, self._layer)(*_most_attended(query, keys, scale, lse))
         if self._window is not None and self._window.shape[2] and self._account.window_counts:
             self._note_window(*_most_attended(query, self._window, scale, lse))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,6 +69,8 @@ class _HidingMemory(Memory):
 def check_faithfulness(session: Session, answer: Answer, citation: Citation) -> Faithfulness:
     """Compare an answer's likelihood with and without a passage; a few passes of the model over question and answer.
 
+    Hidden are the passage's entries of memory, and what was looked up for the question if it touches the passage.
+
     Args:
         session: The session that gave the answer.
         answer: The answer.
@@ -81,7 +84,7 @@ def check_faithfulness(session: Session, answer: Answer, citation: Citation) -> 
     book = session.book
     hidden = (book.ends > citation.start) & (book.starts < citation.end) & (book.starts >= 0)
     state = session.state
-    whole = _log_likelihood(session, answer, state)
+    whole = _log_likelihood(session, answer, state, answer.looked_up)
     layers, keep, sinks = [], ~hidden, book.manifest.reading.sinks
     for layer in state.layers:
         if layer.memory is not None:
@@ -92,7 +95,8 @@ def check_faithfulness(session: Session, answer: Answer, citation: Citation) -> 
         in_window = torch.cat((keep[:sinks], keep[len(keep) - (state.window - sinks) :]))[None]
         in_window = None if bool(in_window.all()) else in_window
     without = LongLlamaCache(layers, state.positions, in_window, state.seen)
-    return Faithfulness(whole, _log_likelihood(session, answer, without), int(hidden.sum()))
+    others = [each for each in answer.looked_up if each.end <= citation.start or citation.end <= each.start]
+    return Faithfulness(whole, _log_likelihood(session, answer, without, others), int(hidden.sum()))
 
 
 def _hiding(memory: Memory, keep: Tensor) -> Memory:
@@ -101,11 +105,11 @@ def _hiding(memory: Memory, keep: Tensor) -> Memory:
     return _HidingMemory(memory, keep)
 
 
-def _log_likelihood(session: Session, answer: Answer, state: LongLlamaCache) -> float:
+def _log_likelihood(session: Session, answer: Answer, state: LongLlamaCache, looked_up: Sequence[Citation]) -> float:
     """Of the answer's tokens, which go through the model with the windows in which they were written."""
     model = session.loaded.model
     total, done = 0.0, 0
-    piece = session.question_ids(answer.question)
+    piece = session.question_ids(answer.question, looked_up)
     with torch.inference_mode():
         while True:
             output = model(

@@ -1,6 +1,8 @@
 """From attention on tokens to passages: sentences of the text, quoted as they stand there."""
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +12,10 @@ from torch import Tensor
 from longfocus.memory.book import StoredBook
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+|\n[ \t]*\n\s*")
+_BLOCK = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")
+_LIST = 3  # fewest lines of a list
+_PAGE = 50  # fewest characters of a page's longest line
+_LISTED = 0.6  # of a list's lines have room behind them, or begin alike; a few of a page's do
 _SHORTEST = 60
 _LONGEST = 600
 
@@ -43,23 +49,49 @@ def split_sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """Stretches of `text` between `start` and `end` that end with a sentence or a paragraph.
 
     White space between them belongs to none. Short sentences of one paragraph are put together, very long ones are
-    cut at a space.
+    cut at a space. Lines of a list, a table or a poem stand for themselves.
     """
     pieces: list[tuple[int, int]] = []
     position = start
-    for match in [*_SENTENCE_END.finditer(text, start, end), None]:
-        gap_start, gap_end = match.span() if match else (end, end)
+    gaps = {match.span() for match in _SENTENCE_END.finditer(text, start, end)}
+    items = set(_list_items(text, start, end))
+    for gap_start, gap_end in [*sorted(gaps | {(place, place + 1) for place in items}), (end, end)]:
+        if gap_start < position:  # a sentence ends with its line
+            continue
         quote = re.match(r"[\"'”’)\]]*", text[gap_start:gap_end])
         stop = gap_start + (quote.end() if quote else 0)
         pieces.extend(_cut_long(text, position, stop))
         position = gap_end
     joined: list[tuple[int, int]] = []
     for piece in pieces:
-        if joined and joined[-1][1] - joined[-1][0] < _SHORTEST and "\n\n" not in text[joined[-1][1] : piece[0]]:
+        near = joined and not items.intersection(range(joined[-1][1], piece[0]))
+        if near and joined[-1][1] - joined[-1][0] < _SHORTEST and "\n\n" not in text[joined[-1][1] : piece[0]]:
             joined[-1] = (joined[-1][0], piece[1])
         else:
             joined.append(piece)
     return joined
+
+
+def _list_items(text: str, start: int, end: int) -> Iterator[int]:
+    """Line breaks that were not made to fit a page.
+
+    That is so where lines are short, where the next line's first word would mostly have had room, or where most lines
+    begin alike.
+    """
+    for block in _BLOCK.finditer(text, start, end):
+        lines = block[0].rstrip("\n").split("\n")
+        if len(lines) < _LIST:
+            continue
+        width = max(map(len, lines))
+        firsts = [line.split(maxsplit=1)[0] if line.strip() else "" for line in lines[1:]]
+        roomy = sum(len(line) + 1 + len(first) <= width for line, first in zip(lines[:-1], firsts, strict=True))
+        alike = max(Counter(firsts).values())
+        if width < _PAGE or max(roomy, alike) >= _LISTED * (len(lines) - 1):
+            place = block.start()
+            for line in lines[:-1]:
+                place += len(line)
+                yield place
+                place += 1
 
 
 def _cut_long(text: str, start: int, end: int) -> list[tuple[int, int]]:
@@ -76,13 +108,14 @@ def _cut_long(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return [*pieces, (start, end)] if end > start else pieces
 
 
-def find_passages(book: StoredBook, attention: Tensor, most: int) -> tuple[Citation, ...]:
+def find_passages(book: StoredBook, attention: Tensor, most: int, *, join: bool = True) -> tuple[Citation, ...]:
     """The passages on which attention lies most, best first.
 
     Args:
         book: What was read.
         attention: For each token of the Book, [tokens]; what lies on the prompt's opening is left out.
-        most: How many passages at most; neighbours are given as one.
+        most: How many passages at most.
+        join: Whether neighbours are given as one.
     """
     sentences = [sentence for span in book.manifest.spans for sentence in split_sentences(book.text, *span)]
     inside = (book.starts >= 0) & (attention > 0)
@@ -97,7 +130,12 @@ def find_passages(book: StoredBook, attention: Tensor, most: int) -> tuple[Citat
     chosen = sorted(index for index in best if shares[index] > 0)
     groups: list[list[int]] = []
     for index in chosen:
-        if groups and groups[-1][-1] == index - 1 and sentences[index][1] - sentences[groups[-1][0]][0] <= _LONGEST:
+        if (
+            join
+            and groups
+            and groups[-1][-1] == index - 1
+            and sentences[index][1] - sentences[groups[-1][0]][0] <= _LONGEST
+        ):
             groups[-1].append(index)
         else:
             groups.append([index])

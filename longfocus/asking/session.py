@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
 
-from longfocus.asking.account import AttentionAccount, WatchedMemory
+from longfocus.asking.account import AttentionAccount, Tally, WatchedMemory
 from longfocus.asking.generation import Sampling, Written, write
 from longfocus.asking.passages import Citation, find_passages
 from longfocus.errors import RequestError
 from longfocus.loading.load import LoadedModel
-from longfocus.loading.prompts import encode_frame, encode_text, frame_of
+from longfocus.loading.prompts import encode_frame, encode_text, frame_of, with_passages
 from longfocus.memory.book import StoredBook
 from longfocus.memory.layout import Reading
 from longfocus.memory.top_k import TopKMemory
@@ -53,6 +53,7 @@ class Answer:
         citations: Passages on which the answer's and the question's tokens put their attention, best first.
         timings: How long it took.
         ids: Token ids of the answer.
+        looked_up: Passages that the model had before it, besides its memory; best first.
     """
 
     question: str
@@ -60,6 +61,7 @@ class Answer:
     citations: tuple[Citation, ...]
     timings: Timings
     ids: tuple[int, ...]
+    looked_up: tuple[Citation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For machines."""
@@ -71,8 +73,29 @@ class Answer:
         }
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What goes behind the document.
+
+    Attributes:
+        question: What is asked.
+        ids: Its token ids, with the frame's and those of passages.
+        attention: What its tokens attended to when it was looked up; None if it was not.
+        looked_up: Passages that stand before it.
+    """
+
+    question: str
+    ids: list[int]
+    attention: Tally | None = None
+    looked_up: tuple[Citation, ...] = ()
+
+
 class Session:
     """A Book together with the model that read it.
+
+    A question is looked up first, unless the model was trained to do without: it goes through the model once, and the
+    passages that its tokens attend to are put before it. So memory has to find what is asked for, and what is found is
+    read again where a model reads best, in its window.
 
     Attributes:
         book: The Book.
@@ -93,16 +116,21 @@ class Session:
     def __init__(self, book: StoredBook, loaded: LoadedModel, top_k: int | None = None) -> None:
         top_k = loaded.habits.top_k if top_k is None else top_k
         look_back = book.manifest.reading.look_back  # how it was read does not matter any more
-        here = Reading.by(loaded.name, loaded.fingerprint, loaded.model.config, look_back)
+        reader = loaded.reader
+        here = Reading.by(reader.name, reader.fingerprint, reader.model.config, look_back)
         book.check_reader(here)
         self.book = book
         self.loaded = loaded
         self.frame = frame_of(loaded.tokenizer)
         self.window: int = loaded.model.config.window
-        memories = book.memories()
+        self.state = self._state(top_k)
+        self._finding = self.state if loaded.plain is None else self._state(reader.habits.top_k)
+
+    def _state(self, top_k: int | None) -> LongLlamaCache:
+        memories = self.book.memories()
         if top_k is not None:
             memories = {layer: TopKMemory(memory, top_k) for layer, memory in memories.items()}
-        self.state = book.state(memories, loaded.model.dtype)
+        return self.book.state(memories, self.loaded.model.dtype)
 
     def stream(
         self,
@@ -111,6 +139,7 @@ class Session:
         uses: Uses = "memory",
         sampling: Sampling | None = None,
         citations: int = 3,
+        look_up: int | None = None,
     ) -> Iterator[str | Answer]:
         """Answer a question; yields pieces of text as they are written and, last, the whole answer.
 
@@ -119,40 +148,43 @@ class Session:
             uses: What the answer may rest on.
             sampling: How tokens are chosen; the likeliest each time by default.
             citations: How many passages to cite at most; 0 saves the account of attention.
+            look_up: How many passages to look up and put before the question, as many as fit; 0 for an answer from
+                memory alone, None for what suits the model.
 
         Raises:
             RequestError: The question is empty or does not fit the window.
         """
         sampling = sampling or Sampling()
-        ids = self.question_ids(question)
+        begun = time.perf_counter()
         account = None
         if uses != "memory":
-            ids = self._without_memory(ids, uses, sampling.max_new_tokens)
+            ids = self._without_memory(self.question_ids(question), uses, sampling.max_new_tokens)
+            prompt = Prompt(question, ids)
             state = LongLlamaCache.of_memories({}, len(self.state.layers))
         else:
+            prompt = self.looked_up(question, look_up)
             state = self.state
             if citations:
                 account = AttentionAccount(len(self.book.ids))
-                account.window_counts = state.window + len(ids) + sampling.max_new_tokens <= self.window
+                account.window_counts = state.window + len(prompt.ids) + sampling.max_new_tokens <= self.window
                 state = self.watched_state(account)
-        for item in self.answer(question, ids, state, account, sampling, citations):
+        for item in self.answer(prompt, state, account, sampling, citations, begun):
             yield item[0] if isinstance(item, tuple) else item
 
     def answer(
         self,
-        question: str,
-        ids: list[int],
+        prompt: Prompt,
         state: LongLlamaCache,
         account: AttentionAccount | None,
         sampling: Sampling,
         citations: int,
+        begun: float,
     ) -> Iterator[str | tuple[Answer, Written]]:
         """Write behind `state`; yields pieces of text and, last, the answer with what was generated."""
-        begun = time.perf_counter()
         first = 0.0
         pieces: list[str] = []
         written: Written | None = None
-        for item in write(self.loaded.model, self.loaded.tokenizer, ids, state, sampling):
+        for item in write(self.loaded.model, self.loaded.tokenizer, prompt.ids, state, sampling):
             if isinstance(item, Written):
                 written = item
                 continue
@@ -163,13 +195,13 @@ class Session:
         total = time.perf_counter() - begun
         later = len(written.ids) - 1
         speed = later / (total - first) if later > 0 and total > first else 0.0
-        cited = (
-            find_passages(self.book, (account.question + account.answer).attention, citations)
-            if account is not None
-            else ()
-        )
-        timings = Timings(round(first or total, 4), round(total, 4), len(ids), len(written.ids), round(speed, 2))
-        yield Answer(question, "".join(pieces).strip(), cited, timings, tuple(written.ids)), written
+        cited: tuple[Citation, ...] = ()
+        if account is not None:  # passages put before the question draw its tokens to where they stand in the document
+            asked = prompt.attention or account.question
+            cited = find_passages(self.book, (asked + account.answer).attention, citations)
+        timings = Timings(round(first or total, 4), round(total, 4), len(prompt.ids), len(written.ids), round(speed, 2))
+        text = "".join(pieces).strip()
+        yield Answer(prompt.question, text, cited, timings, tuple(written.ids), prompt.looked_up), written
 
     def ask(self, question: str, **options: Any) -> Answer:
         """Answer a question; options as for `stream`."""
@@ -185,50 +217,82 @@ class Session:
         Raises:
             RequestError: The question is empty or does not fit the window.
         """
-        ids = self.question_ids(question)
-        account = AttentionAccount(len(self.book.ids))
-        account.window_counts = self.state.window + len(ids) <= self.window
-        state = self.watched_state(account)
-        with torch.inference_mode():
-            prompt = torch.tensor([ids], device=self.loaded.model.device)
-            self.loaded.model.model(prompt, past_key_values=state, use_cache=True, last_context_length=len(ids))
-        return find_passages(self.book, account.question.attention, most)
+        return find_passages(self.book, self._attended(self.question_ids(question)).attention, most)
 
-    def question_ids(self, question: str) -> list[int]:
+    def looked_up(self, question: str, most: int | None) -> Prompt:
+        """A question with the passages that its tokens attend to, best first for as many as fit.
+
+        Args:
+            question: What to ask.
+            most: How many passages at most; None for what suits the model.
+
+        Raises:
+            RequestError: The question is empty or does not fit the window.
+        """
+        most = self.loaded.habits.look_up if most is None else most
+        ids = self.question_ids(question)
+        if not most:
+            return Prompt(question, ids)
+        attention = self._attended(ids)
+        taken: tuple[Citation, ...] = ()
+        for passage in find_passages(self.book, attention.attention, most, join=False):
+            longer = self._ids(question, (*taken, passage))
+            if len(longer) <= self.loaded.model.config.stride:
+                taken, ids = (*taken, passage), longer
+        return Prompt(question, ids, attention, taken)
+
+    def _attended(self, ids: list[int]) -> Tally:
+        """What a question's tokens attend to."""
+        account = AttentionAccount(len(self.book.ids))
+        account.window_counts = self._finding.window + len(ids) <= self.window
+        state, model = self.watched_state(account, self._finding), self.loaded.reader.model
+        with torch.inference_mode():
+            prompt = torch.tensor([ids], device=model.device)
+            model.model(prompt, past_key_values=state, use_cache=True, last_context_length=len(ids))
+        return account.question
+
+    def question_ids(self, question: str, passages: Sequence[Citation] = ()) -> list[int]:
         """Tokens of a question in its frame, as they go behind the document.
+
+        Args:
+            question: What to ask.
+            passages: What was looked up for it.
 
         Raises:
             RequestError: The question is empty or does not fit the window.
         """
         if not question.strip():
             raise RequestError("the question is empty; ask something")
-        tokenizer, frame = self.loaded.tokenizer, self.frame
-        ids = (
-            encode_frame(tokenizer, frame.before_question)
-            + encode_text(tokenizer, question.strip())
-            + encode_frame(tokenizer, frame.after_question)
-        )
-        room = self.loaded.model.config.stride
+        ids, room = self._ids(question, passages), self.loaded.model.config.stride
         if len(ids) > room:
             raise RequestError(
                 f"the question has {len(ids)} tokens with its frame, the window has room for {room}; shorten it"
             )
         return ids
 
-    def watched_state(self, account: AttentionAccount) -> LongLlamaCache:
-        """The state after reading, with account kept of the attention that the document gets."""
-        layers = []
-        for layer in self.state.layers:
-            if layer.memory is not None:
-                layer = replace(layer, memory=self._watched(layer, account))
-            layers.append(layer)
-        return LongLlamaCache(layers, self.state.positions, self.state.keep)
+    def _ids(self, question: str, passages: Sequence[Citation]) -> list[int]:
+        tokenizer, frame = self.loaded.tokenizer, self.frame
+        return (
+            encode_frame(tokenizer, frame.before_question)
+            + encode_text(tokenizer, asked_with(question, passages))
+            + encode_frame(tokenizer, frame.after_question)
+        )
 
-    def _watched(self, layer: LayerState, account: AttentionAccount) -> WatchedMemory:
+    def watched_state(self, account: AttentionAccount, state: LongLlamaCache | None = None) -> LongLlamaCache:
+        """The state after reading, with account kept of the attention that the document gets."""
+        state = self.state if state is None else state
+        layers = []
+        for index, layer in enumerate(state.layers):
+            if layer.memory is not None:
+                layer = replace(layer, memory=self._watched(layer, account, index))
+            layers.append(layer)
+        return LongLlamaCache(layers, state.positions, state.keep)
+
+    def _watched(self, layer: LayerState, account: AttentionAccount, index: int) -> WatchedMemory:
         memory, sinks = layer.memory, self.book.manifest.reading.sinks
         assert memory is not None
         window = None if layer.keys is None else layer.keys.tensor[:, :, sinks:]
-        return WatchedMemory(memory, account, sinks, len(memory), window)
+        return WatchedMemory(memory, account, index, sinks, len(memory), window)
 
     def _without_memory(self, ids: list[int], uses: Uses, coming: int) -> list[int]:
         """The prompt for the baselines: behind as much of the document's end as fits, or behind nothing."""
@@ -241,6 +305,11 @@ class Session:
         return opening + (document[-room:] if room else []) + ids
 
 
+def asked_with(question: str, passages: Sequence[Citation]) -> str:
+    """The text of a question with passages before it, in the document's order."""
+    return with_passages(question.strip(), [each.text for each in sorted(passages, key=lambda each: each.start)])
+
+
 class Conversation:
     """Questions that follow each other: each is asked with the ones before, and their answers, in mind.
 
@@ -248,12 +317,20 @@ class Conversation:
         session: The Book and its model.
         sampling: How tokens are chosen.
         citations: How many passages to cite at most.
+        look_up: How many passages to look up for each question; None for what suits the model.
     """
 
-    def __init__(self, session: Session, sampling: Sampling | None = None, citations: int = 3) -> None:
+    def __init__(
+        self,
+        session: Session,
+        sampling: Sampling | None = None,
+        citations: int = 3,
+        look_up: int | None = None,
+    ) -> None:
         self._session = session
         self._sampling = sampling or Sampling()
         self._citations = citations
+        self._look_up = look_up
         self._last: Written | None = None
 
     def stream(self, question: str) -> Iterator[str | Answer]:
@@ -263,29 +340,30 @@ class Conversation:
             RequestError: The question is empty or does not fit the window; the conversation stays as it was.
         """
         session = self._session
+        begun = time.perf_counter()
         account = AttentionAccount(len(session.book.ids))
-        ids = session.question_ids(question)
+        prompt = session.looked_up(question, self._look_up)
         if self._last is None:
-            coming = session.state.window + len(ids) + self._sampling.max_new_tokens
+            coming = session.state.window + len(prompt.ids) + self._sampling.max_new_tokens
             account.window_counts = coming <= session.window
             state = session.watched_state(account)
         else:
             account.window_counts = False  # the document's end does not stand where it stood
-            ids = self._next_turn(self._last, question)
+            prompt = replace(prompt, ids=self._next_turn(self._last, prompt))
             state = _noted_in(self._last.state, account)
-        for item in session.answer(question, ids, state, account, self._sampling, self._citations):
+        for item in session.answer(prompt, state, account, self._sampling, self._citations, begun):
             if isinstance(item, str):
                 yield item
             else:
                 answer, self._last = item
                 yield answer
 
-    def _next_turn(self, last: Written, question: str) -> list[int]:
+    def _next_turn(self, last: Written, prompt: Prompt) -> list[int]:
         tokenizer, frame = self._session.loaded.tokenizer, self._session.frame
         between = encode_frame(tokenizer, frame.between_turns)
         pending = last.pending if last.pending[:1] != between[:1] else []  # the end of the answer is in both
-        asked = encode_text(tokenizer, question.strip()) + encode_frame(tokenizer, frame.after_question)
-        return pending + between + asked
+        asked = encode_text(tokenizer, asked_with(prompt.question, prompt.looked_up))
+        return pending + between + asked + encode_frame(tokenizer, frame.after_question)
 
 
 def _noted_in(state: LongLlamaCache, account: AttentionAccount) -> LongLlamaCache:

@@ -21,6 +21,14 @@ def ask(
         bool, typer.Option("--window-only", help="Answer with only what fits the window at the Book's end, to compare.")
     ] = False,
     citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
+    look_up: Annotated[
+        int | None,
+        typer.Option(
+            help="Passages to look up and put before a question; 0 for an answer from memory alone. By default what "
+            "suits the model.",
+            min=0,
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes an answer at a temperature above 0 repeatable.")] = None,
@@ -37,7 +45,7 @@ def ask(
     sampling = Sampling(max_new_tokens=max_tokens, temperature=temperature, seed=seed)
     answers = []
     for question in questions:
-        pieces = session.stream(question, uses=uses, sampling=sampling, citations=citations)
+        pieces = session.stream(question, uses=uses, sampling=sampling, citations=citations, look_up=look_up)
         if as_json:
             answer = [piece for piece in pieces if isinstance(piece, Answer)][-1]
             answers.append(answer.to_json())

@@ -13,6 +13,14 @@ def chat(
     ] = None,
     adapter: Annotated[str, typer.Option(help="The adapter that it read with, as for `longfocus read`.")] = "usual",
     citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
+    look_up: Annotated[
+        int | None,
+        typer.Option(
+            help="Passages to look up and put before a question; 0 for an answer from memory alone. By default what "
+            "suits the model.",
+            min=0,
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
 ) -> None:
@@ -25,7 +33,7 @@ def chat(
     from longfocus.asking.generation import Sampling
     from longfocus.asking.session import Answer, Conversation
 
-    talk = Conversation(session, Sampling(max_new_tokens=max_tokens, temperature=temperature), citations)
+    talk = Conversation(session, Sampling(max_new_tokens=max_tokens, temperature=temperature), citations, look_up)
     say(f"{session.book.manifest.title}: ask; an empty line or Ctrl-D ends")
     while True:
         if sys.stdin.isatty():

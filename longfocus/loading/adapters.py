@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from longfocus.errors import CheckpointError
 from longfocus.loading.cache import sha256_of
@@ -39,16 +40,19 @@ class AdapterNote:
         base: Fingerprint of the model that the adapter was trained on.
         memory: The memory fields of its configuration, by name.
         habits: How it best reads and asks a Book.
+        reads: Whether documents are read with it. One that does not leaves reading to the model as it is: it answers
+            from Books that the model without it has read.
     """
 
     base: str
     memory: dict[str, Any]
     habits: BookHabits
+    reads: bool = True
 
     @classmethod
-    def of(cls, fingerprint: str, config: LongLlamaConfig, habits: BookHabits) -> AdapterNote:
+    def of(cls, fingerprint: str, config: LongLlamaConfig, habits: BookHabits, reads: bool = True) -> AdapterNote:
         """For an adapter of the model with this fingerprint and configuration."""
-        return cls(fingerprint, {name: getattr(config, name) for name in _FIELDS}, habits)
+        return cls(fingerprint, {name: getattr(config, name) for name in _FIELDS}, habits, reads)
 
     def write(self, folder: Path) -> None:
         """Put the note beside an adapter's weights."""
@@ -67,10 +71,13 @@ class AdapterNote:
             if found["format"] != _FORMAT:
                 raise CheckpointError(f"{folder / NOTE} has format {found['format']!r}, this version reads {_FORMAT}.")
             memory = {name: found["memory"][name] for name in _FIELDS}
-            habits = BookHabits(found["habits"]["look_back"], found["habits"]["top_k"])
-            if not all(held is None or (type(held) is int and held >= 0) for held in (habits.look_back, habits.top_k)):
+            habits = BookHabits(**{"look_up": 0} | found["habits"])
+            if not all(held is None or (type(held) is int and held >= 0) for held in asdict(habits).values()):
                 raise ValueError("the habits are no numbers")
-            return cls(str(found["base"]), memory, habits)
+            reads = found.get("reads", True)
+            if type(reads) is not bool:
+                raise ValueError("reads is neither true nor false")
+            return cls(str(found["base"]), memory, habits, reads)
         except OSError:
             raise CheckpointError(f"{folder} is no adapter with memory: it has no {NOTE}.") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -116,6 +123,22 @@ def choose(asked: str | Path | None, model: str, mem_layers: Sequence[int] | Non
     note = AdapterNote.read(folder)
     other_layers = mem_layers is not None and list(mem_layers) != note.memory["mem_layers"]
     return None if other_layers else Adapter(folder, note, shipped=True)
+
+
+def beside(model: LongLlamaForCausalLM, folder: Path) -> LongLlamaForCausalLM:
+    """A second model with the adapter in it, which shares with the first all weights that the adapter leaves alone.
+
+    Raises:
+        CheckpointError: The adapter's files are missing, damaged, or of another shape.
+    """
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as weights:
+            changed = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in weights.offset_keys()}
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"The adapter in {folder} cannot be read ({reason}).") from None
+    shared = {id(held): held for name, held in model.named_parameters() if name.rpartition(".")[0] not in changed}
+    return put_in(deepcopy(model, shared), folder)
 
 
 def put_in(model: LongLlamaForCausalLM, folder: Path) -> LongLlamaForCausalLM:

@@ -23,16 +23,18 @@ class BookHabits:
     Attributes:
         look_back: Entries of memory that it looks back at while reading; None for all.
         top_k: Entries of memory that each query sees when asking; None for all.
+        look_up: How many passages are looked up for a question, and put before it, unless asked otherwise.
     """
 
     look_back: int | None
     top_k: int | None
+    look_up: int = 0
 
 
 TRAINED = BookHabits(look_back=None, top_k=None)
 """A model that was trained to use memory does at all times as in training."""
 
-UNTRAINED = BookHabits(look_back=0, top_k=16)
+UNTRAINED = BookHabits(look_back=0, top_k=16, look_up=4)
 """One that was not reads better without memory, and asks better with few entries than with all (docs/log.md)."""
 
 

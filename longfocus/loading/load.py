@@ -22,7 +22,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from longfocus.errors import CheckpointError, RequestError
-from longfocus.loading.adapters import NOTE, USUAL, AdapterNote, choose, joint_fingerprint, put_in
+from longfocus.loading.adapters import NOTE, USUAL, AdapterNote, beside, choose, joint_fingerprint, put_in
 from longfocus.loading.architectures import has_own_memory, to_longllama
 from longfocus.loading.defaults import TRAINED, UNTRAINED, BookHabits, training_free
 from longfocus.loading.fingerprint import fingerprint
@@ -52,6 +52,13 @@ class LoadedModel:
     """Where weights and tokenizer lie; None for a model that was made in memory."""
     habits: BookHabits = TRAINED
     """How it best reads and asks a Book."""
+    plain: "LoadedModel | None" = None
+    """The same without its adapter, where that is what documents are read with."""
+
+    @property
+    def reader(self) -> "LoadedModel":
+        """What documents are read with, and what finds passages in them."""
+        return self.plain or self
 
 
 def load(
@@ -121,16 +128,19 @@ def load(
         model.generation_config = _generation(found.folder, model.generation_config, config)
         model.name_or_path = model.config.name_or_path = found.name  # which adapters note as their base
     identity = fingerprint(files, config, vocabulary_files(found.folder), say)
-    habits = TRAINED if has_own_memory(fields) else UNTRAINED
+    habits, plain = TRAINED if has_own_memory(fields) else UNTRAINED, None
     if (found.folder / NOTE).is_file():  # an adapter was merged into it
         habits = AdapterNote.read(found.folder).habits
     if taught is not None:
         if taught.note.base != identity and not taught.shipped:
             raise CheckpointError(f"The adapter in {adapter} was trained on another model than {found.name}.")
+        if not taught.note.reads:
+            plain = LoadedModel(model, tokenizer, found.name, identity, found.folder, habits)
+        habits = taught.note.habits
         with quiet():
-            model = put_in(model, taught.folder)
-        identity, habits = joint_fingerprint(identity, taught.folder), taught.note.habits
-    return LoadedModel(model, tokenizer, found.name, identity, found.folder, habits)
+            model = (put_in if taught.note.reads else beside)(model, taught.folder)
+        identity = joint_fingerprint(identity, taught.folder)
+    return LoadedModel(model, tokenizer, found.name, identity, found.folder, habits, plain)
 
 
 def _with_memory(

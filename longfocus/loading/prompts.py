@@ -4,6 +4,7 @@ The document comes first, so that it can be read before any question is known: o
 Only the template's own text is searched for special tokens; what a document or a question says stays text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,13 @@ def _render(tokenizer: Any, turns: list[tuple[str, str]]) -> str | None:
     whole = all(text.count(mark) == 1 for mark in marks)
     ordered = [text.find(mark) for mark in marks] == sorted(text.find(mark) for mark in marks)
     return text if whole and ordered else None
+
+
+def with_passages(question: str, passages: Sequence[str]) -> str:
+    """A question with passages of the document that were looked up for it, which stand before it."""
+    if not passages:
+        return question
+    return "\n\n".join(("Passages of it:", *passages, question))
 
 
 def encode_frame(tokenizer: Any, text: str) -> list[int]:

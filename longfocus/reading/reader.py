@@ -72,7 +72,7 @@ def read_steps(
 
     Args:
         document: What to read.
-        loaded: The model that reads.
+        loaded: The model that reads; of one with an adapter that does not read, the model without it.
         folder: The Book's folder; made if it is not there.
         look_back: How many of the last entries of memory the memory layers look at while reading; None for all,
             0 for none, "usual" for what suits the model. It bounds the cost of reading, not what can be asked about.
@@ -84,6 +84,7 @@ def read_steps(
         BookError: The folder holds something else, is in use, or cannot be written to.
         DocumentError: The document has no text.
     """
+    loaded = loaded.reader
     depth = loaded.habits.look_back if look_back == "usual" else look_back
     tokens = tokenize(document, loaded.tokenizer, most, framed=framed)
     manifest = Manifest(

@@ -16,6 +16,9 @@ from longfocus.training.engine import Run
 from longfocus.training.exercise_data import ExerciseBatches, Stage
 from longfocus.training.lessons import ATTENTION_PROJECTIONS, RecallLesson, with_lora
 from longfocus.training.settings import settings
+from longfocus.training.tales import tales_of
+
+TALES = "tales"
 
 _KINDS = {
     "records": 5.0,
@@ -24,6 +27,7 @@ _KINDS = {
     "quotations": 1.0,
     "topics": 1.0,
     "hops": 0.5,
+    "tales": 2.0,
 }
 
 
@@ -33,17 +37,19 @@ def recall(
     data: Path = Path("data"),
     model: str = "",
     start: str = "",
-    memory_layers: str = "10,14,18,22",
+    memory_layers: str = "9,14,15,18",
     first_layer: int = 8,
     rank: int = 32,
     rate: float = 1e-3,
     short: int = 150,
-    middle: int = 250,
+    middle: int = 150,
     long: int = 100,
     bank: int = 24576,
     alike: float = 0.5,
-    prose: float = 2.0,
-    keep: float = 1.0,
+    prose: float = 3.0,
+    looked_up: float = 0.75,
+    reads: bool = False,
+    keep: float = 0.0,
     seed: int = 1,
     save_every: int = 25,
 ) -> Run:
@@ -51,8 +57,8 @@ def recall(
 
     Args:
         out: Where checkpoints and, at the end, the adapter go.
-        data: Folder with `books/index.json` and `narrativeqa/qa_valid_test.jsonl.gz`; its books of the split "valid"
-            give the prose.
+        data: Folder with `books/index.json` and the files of `narrativeqa`; the books of its split "valid" give the
+            prose, the summaries of that split the tales.
         model: Checkpoint; empty for the default model.
         start: Folder of an adapter to begin with, of the same rank and layers; empty for a fresh one.
         memory_layers: Layers that get a memory, with commas between them; empty for those of `longfocus read`.
@@ -61,11 +67,15 @@ def recall(
         rate: Highest learning rate; rises over 10 steps, then falls as a cosine.
         short: Batches of 4 documents of 1,024 to 2,048 tokens.
         middle: Batches of 4 documents of 2,048 to 4,096 tokens.
-        long: Batches of 2 documents of 8,192 tokens.
+        long: Batches of 2 documents of 8,192 tokens; of 4 of up to 16,384 for an adapter that does not read.
         bank: Entries of earlier documents that are seen as well; of those that are lists of records.
         alike: The share of batches whose documents are all of one kind.
         prose: How often a book's own next words are asked for, where all other exercises together come ten times.
-        keep: How much it counts that documents, as they are read, are predicted as without the adapter.
+        looked_up: The share of questions that have passages of their document before them, as answers have that were
+            looked up.
+        reads: Whether the adapter learns to read as well. Otherwise documents are read by the model as it is.
+        keep: How much it counts that documents, as they are read, are predicted as without the adapter; for one that
+            reads.
         seed: Of the exercises and of the adapter's first weights.
         save_every: Steps between checkpoints.
     """
@@ -75,14 +85,16 @@ def recall(
     loaded.model.requires_grad_(False)
     student = with_lora(loaded.model, rank, ATTENTION_PROJECTIONS, first_layer)
     books = books_of(data)
-    screening = screen(book_parts(books), data)
+    tales = tales_of(data)
+    screening = screen({**book_parts(books), TALES: [tale.document() for tale in tales]}, data)
     books = remaining_books(books, screening)
+    tales = [tale for place, tale in enumerate(tales) if place not in screening.left_out[TALES]]
     room = min(448, loaded.model.config.stride)
     kinds = {**_KINDS, "continuation": prose}
     stages = (
-        Stage(short, 4, (1024, 2048, 2048), kinds, room, alike),
-        Stage(middle, 4, (2048, 4096), kinds, room, alike),
-        Stage(long, 2, (8192,), kinds, room, alike),
+        Stage(short, 4, (1024, 2048, 2048), kinds, room, alike, looked_up),
+        Stage(middle, 4, (2048, 4096), kinds, room, alike, looked_up),
+        Stage(long, 2 if reads else 4, (8192,) if reads else (8192, 16384), kinds, room, alike, looked_up),
     )
     arguments = settings(
         out,
@@ -95,9 +107,9 @@ def recall(
         adam_beta2=0.95,
         max_grad_norm=1.0,
     )
-    data_set = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed)
-    note = AdapterNote.of(loaded.fingerprint, loaded.model.config, BookHabits(look_back=0, top_k=None))
-    lesson = RecallLesson(student, bank, note, keep)
+    data_set = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed, tales)
+    note = AdapterNote.of(loaded.fingerprint, loaded.model.config, BookHabits(look_back=0, top_k=None), reads)
+    lesson = RecallLesson(student, bank, note, keep, reads)
     if start:
         lesson.restore(Path(start))
     return Run(lesson, data_set, arguments, (screening,), notes=screening.lines())

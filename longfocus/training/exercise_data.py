@@ -16,7 +16,9 @@ from torch.utils.data import Dataset
 
 from longfocus.errors import RequestError
 from longfocus.training.examples import IGNORED
-from longfocus.training.exercises import CROWDED, EXERCISES, Writer
+from longfocus.training.exercise_kinds import CROWDED, EXERCISES, PLAIN
+from longfocus.training.exercises import Writer
+from longfocus.training.tales import Tale
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,16 @@ class Stage:
         room: Most tokens of questions and answers.
         alike: The share of batches whose rows are all of one kind; in these, what a row asks for is hardest to tell
             from what the others hold.
+        looked_up: The share of questions that have passages of their document before them.
     """
 
     batches: int
     rows: int
     tokens: tuple[int, ...]
-    kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys([*EXERCISES, "continuation"], 1.0))
+    kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys([*PLAIN, "continuation"], 1.0))
     room: int = 448
     alike: float = 0.0
+    looked_up: float = 0.0
 
 
 class ExerciseBatches(Dataset[dict[str, Tensor]]):
@@ -49,19 +53,22 @@ class ExerciseBatches(Dataset[dict[str, Tensor]]):
         texts: Books to take prose and words from.
         stages: In order.
         seed: What makes them repeatable.
+        tales: For exercises in these.
 
     Raises:
         RequestError: A kind of exercise that there is not.
     """
 
-    def __init__(self, tokenizer: Any, texts: Sequence[str], stages: Sequence[Stage], seed: int) -> None:
+    def __init__(
+        self, tokenizer: Any, texts: Sequence[str], stages: Sequence[Stage], seed: int, tales: Sequence[Tale] = ()
+    ) -> None:
         known = {*EXERCISES, "continuation"}
         for stage in stages:
             if unknown := set(stage.kinds) - known:
                 raise RequestError(f"no exercises {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
         self._stages = stages
         self._seed = seed
-        self._writer = Writer(tokenizer, texts, seed)
+        self._writer = Writer(tokenizer, texts, seed, tales)
 
     def __len__(self) -> int:
         return sum(stage.batches for stage in self._stages)
@@ -87,7 +94,7 @@ class ExerciseBatches(Dataset[dict[str, Tensor]]):
         kinds = writer.chance.choices(list(stage.kinds), list(stage.kinds.values()), k=stage.rows)
         if writer.chance.random() < stage.alike:
             kinds = kinds[:1] * stage.rows
-        exercises = [writer.write(kind, tokens, stage.room) for kind in kinds]
+        exercises = [writer.write(kind, tokens, stage.room, stage.looked_up) for kind in kinds]
         longest = max(len(exercise.asked) for exercise in exercises)
         return {
             "documents": torch.tensor([exercise.document for exercise in exercises]),

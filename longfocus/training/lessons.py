@@ -6,6 +6,8 @@ needs gradients happens in `forward`. A lesson holds its student, and what else 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +137,24 @@ class RecallLesson(Lesson):
         note: What an adapter says of itself, saved with it.
         keep: How much it counts that the student, a peft model, predicts the ends of documents, which it reads without
             memory, as it did without its adapter. Exercises in recall alone make a small model forget how to write.
+        reads: Whether the student, a peft model, reads with its adapter. Otherwise documents are read as if there were
+            none, without gradients, which takes a fraction of the time and room; what is read so can be asked with any
+            such adapter.
     """
 
-    def __init__(self, student: Any, bank: int = 0, note: AdapterNote | None = None, keep: float = 0.0) -> None:
+    def __init__(
+        self,
+        student: Any,
+        bank: int = 0,
+        note: AdapterNote | None = None,
+        keep: float = 0.0,
+        reads: bool = True,
+    ) -> None:
         super().__init__(student)
         self.bank_entries = bank
         self.note = note
         self.keep = keep
+        self._reads = reads
         self._bank: Bank = {}
 
     def forward(
@@ -166,7 +179,8 @@ class RecallLesson(Lesson):
             "strayed": the divergence, in nats a token, of what it predicts at the documents' ends from what it did.
         """
         model: LongLlamaForCausalLM = self.model
-        found = recall(model, documents, asked, labels, self._bank or None)
+        reading = nullcontext if self._reads else self._without_adapter
+        found = recall(model, documents, asked, labels, self._bank or None, reading)
         if self.bank_entries and self.training:
             chosen = None if crowded is None else crowded.nonzero()[:, 0]
             if chosen is None or len(chosen):
@@ -179,6 +193,11 @@ class RecallLesson(Lesson):
             figures["strayed"] = strayed.detach()
         return {"loss": loss, **figures}
 
+    @contextmanager
+    def _without_adapter(self) -> Iterator[None]:
+        with torch.no_grad(), self.student.disable_adapter():
+            yield
+
     def _strayed(self, documents: Tensor, endings: Tensor) -> Tensor:
         """The divergence of what is predicted at the documents' ends from what was, in nats a token."""
         model: LongLlamaForCausalLM = self.model
@@ -187,7 +206,7 @@ class RecallLesson(Lesson):
         stride, sinks = model.config.stride, model.config.sink_tokens
         ends = documents[:, -(endings.shape[1] + -(-model.config.window // stride) * stride) :]
         ends = torch.cat((documents[:, :sinks], ends[:, sinks:]), dim=1)
-        with torch.no_grad(), self.student.disable_adapter():
+        with self._without_adapter():
             before = model.lm_head(read_rows(model.model, ends)[1][:, ::_KEPT_EVERY]).float().log_softmax(-1)
         now = model.lm_head(endings[:, ::_KEPT_EVERY]).float().log_softmax(-1)
         return F.kl_div(now.flatten(0, 1), before.flatten(0, 1), log_target=True, reduction="batchmean")

@@ -11,6 +11,8 @@ Shapes: B rows, N tokens of a document, T of the questions and answers, G key he
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -155,7 +157,12 @@ class Recall(NamedTuple):
 
 
 def recall(
-    model: LongLlamaForCausalLM, documents: Tensor, asked: Tensor, labels: Tensor, bank: Bank | None = None
+    model: LongLlamaForCausalLM,
+    documents: Tensor,
+    asked: Tensor,
+    labels: Tensor,
+    bank: Bank | None = None,
+    reading: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Recall:
     """Read documents and answer questions on them.
 
@@ -165,6 +172,7 @@ def recall(
         asked: Questions and answers as they follow a document, [B, T], padded at the right with any token.
         labels: The same where a token is to be predicted, -100 elsewhere; not shifted.
         bank: More negatives.
+        reading: What documents are read under, such as one that takes no gradients.
 
     Raises:
         ValueError: The questions and answers do not fit the window beside the end of the document.
@@ -172,7 +180,8 @@ def recall(
     config = model.config
     if asked.shape[1] > config.stride:
         raise ValueError(f"questions and answers have {asked.shape[1]} tokens, the window has room for {config.stride}")
-    state, endings = read_rows(model.model, documents)
+    with reading():
+        state, endings = read_rows(model.model, documents)
     places = torch.arange(asked.shape[1], device=asked.device) + documents.shape[1]
     # padding stands at the right, where no token looks at it
     states = model.model.run_window(

@@ -62,6 +62,29 @@ def test_where_sentences_end():
     assert found == [f"“{long}!”", f"{long}?", f"(“{long}.”)", long, f"No. {long}.", "Oh."]
 
 
+LINES = [f"line {word}: REGISTER_CONTENT is <{number}>" for number, word in enumerate(["torpid-kid", "odd-moon"] * 4)]
+
+
+@pytest.mark.parametrize("around", ["", "It was late.\n\n"])
+def test_lines_of_a_list_stand_for_themselves(around):
+    text = around + "\n".join(LINES) + "\n\nThere it ended, long after all of the others had gone to their beds."
+    found = [text[start:stop] for start, stop in split_sentences(text, 0, len(text))]
+    assert found[-1].startswith("There it ended")
+    assert found[1 if around else 0 : -1] == LINES
+
+
+def test_lines_that_fit_a_page_do_not():
+    words = ["the", "rain", "fell", "on", "a", "roof", "that", "nobody", "mended", "for", "many", "a", "winter"]
+    lines, line = [], ""
+    for word in words * 8:
+        if len(line) + 1 + len(word) > 70:
+            lines.append(line)
+            line = ""
+        line = f"{line} {word}".strip()
+    text = "\n".join([*lines, line]) + "."
+    assert len(split_sentences(text, 0, len(text))) == len(text) // _LONGEST + 1
+
+
 def test_a_heading_stays_apart_from_its_paragraph():
     assert len(split_sentences("Chapter 1\n\nIt began.", 0, 20)) == 2
 

@@ -11,12 +11,14 @@ from torch.testing import assert_close
 from longfocus.asking.account import NOTED, AttentionAccount, Tally
 from longfocus.asking.faithfulness import check_faithfulness
 from longfocus.asking.generation import Sampling
-from longfocus.asking.passages import Citation
-from longfocus.asking.session import Answer, Conversation, Session
+from longfocus.asking.passages import Citation, find_passages
+from longfocus.asking.session import Answer, Conversation, Prompt, Session
 from longfocus.errors import BookError, RequestError
-from longfocus.loading.load import LoadedModel
+from longfocus.loading.load import LoadedModel, load
 from longfocus.memory.book import StoredBook
 from longfocus.model.cache import LayerState, LongLlamaCache
+from longfocus.reading.documents import Document
+from longfocus.reading.reader import read_steps
 
 QUESTION = "What is the river?"
 PLAIN = Sampling(max_new_tokens=12, repetition_penalty=1.0)
@@ -129,15 +131,18 @@ def brute_shares(session, ids):
 
 
 def tallied(weights, tokens, first):
-    """Squared shares of each query's most attended entries, divided by how often each was among them."""
-    squares, times = torch.zeros(tokens), torch.zeros(tokens)
+    """Squared shares of each query's most attended entries, divided by how often each was among them; by layers."""
+    total = torch.zeros(tokens)
     for layer in weights:
+        squares, times = torch.zeros(tokens), torch.zeros(tokens)
         for row in layer.flatten(0, 1):
             for share, place in zip(*row.sort(descending=True), strict=True):
                 if times_left(row, place) < NOTED:
                     squares[first + place] += share**2
                     times[first + place] += 1
-    return squares / times.clamp_min(1)
+        found = squares / times.clamp_min(1)
+        total += found / found.sum()
+    return total
 
 
 def times_left(row, place):
@@ -172,7 +177,10 @@ def test_shares_of_a_whole_memory_are_the_models_attention(dense, book):
 def test_the_documents_end_in_the_window_counts_as_if_it_were_in_memory(dense, book):
     ids = dense.question_ids(QUESTION)
     behind = book.manifest.reading.sinks + book.progress.entries
-    with_window, without = (account_of(dense, ids, counts).question.attention for counts in (True, False))
+    with_window, without = (
+        sum(squares for squares, _ in account_of(dense, ids, counts).question.layers.values())
+        for counts in (True, False)
+    )
     assert torch.equal(with_window[:behind], without[:behind])
     assert with_window[behind:].any()
     assert not without[behind:].any()
@@ -189,7 +197,7 @@ def test_shares_of_the_best_entries_are_of_those_alone(book, endless):
     # two memory layers, four heads, two entries for each query
     assert 1 <= int((answer > 0).sum()) <= 2 * 4 * 2
     assert int((answer > 0).sum()) < int((question > 0).sum()) <= 2 * 4 * 2 * len(ids)
-    assert 0 < float(answer.max()) <= 1
+    assert 0 < float(answer.max()) <= 2
 
 
 def test_a_question_is_settled_when_its_answer_begins(dense, book):
@@ -216,9 +224,85 @@ def test_tallies_add_up():
         tally.add(torch.tensor([[1, 3], [3, 4]]), torch.tensor([[0.5, 0.2], [0.4, 0.1]]))
     for tally in (other, both):
         tally.add(torch.tensor([3]), torch.tensor([0.6]))
-    assert_close(one.attention, torch.tensor([0, 0.25, 0, (0.04 + 0.16) / 2, 0.01]).float())
+    assert_close(one.attention, torch.tensor([0, 0.25, 0, (0.04 + 0.16) / 2, 0.01]).float() / 0.36)
     assert_close((one + other).attention, both.attention)
-    assert_close(both.attention[3], torch.tensor((0.04 + 0.16 + 0.36) / 3))
+    third = (0.04 + 0.16 + 0.36) / 3
+    assert_close(both.attention[3], torch.tensor(third / (0.25 + third + 0.01)))
+
+
+def test_each_layer_has_one_say():
+    tally = Tally(3)
+    tally.add(torch.tensor([0]), torch.tensor([0.9]), layer=4)
+    tally.add(torch.tensor([1, 2]), torch.tensor([0.02, 0.01]), layer=7)
+    assert_close(tally.attention, torch.tensor([1.0, 0.8, 0.2]))
+
+
+@pytest.fixture(scope="module")
+def roomy(tiny_model, tmp_path_factory) -> Session:
+    """A session whose window has room for passages."""
+    loaded = load(tiny_model.folder, window=512, mem_layers=[1, 2], dtype="float32")
+    text = "".join(f"The {word} was found in the {place}.\n\n" for word, place in NAMED) * 3
+    folder = tmp_path_factory.mktemp("roomy") / "book"
+    for _ in read_steps(Document("Finds", text, (0, len(text)), ()), loaded, folder):
+        pass
+    return Session(StoredBook.open(folder), loaded)
+
+
+NAMED = [(f"{one}{two}", f"{two}{one} house") for one in ("stone", "lamp", "rope", "coin") for two in ("red", "old")]
+
+
+def test_what_is_looked_up_stands_before_the_question(roomy):
+    prompt = roomy.looked_up(QUESTION, 3)
+    assert 1 <= len(prompt.looked_up) <= 3
+    attention = roomy.looked_up(QUESTION, 1).attention.attention
+    assert prompt.looked_up == find_passages(roomy.book, attention, 3, join=False)
+    text = roomy.loaded.tokenizer.decode(prompt.ids)
+    places = [text.index(passage.text) for passage in sorted(prompt.looked_up, key=lambda each: each.start)]
+    assert places == sorted(places)
+    assert places[-1] < text.index(QUESTION)
+    assert roomy.looked_up(QUESTION, 0) == Prompt(QUESTION, roomy.question_ids(QUESTION))
+    usual = roomy.loaded.habits.look_up
+    assert usual > 0
+    assert roomy.looked_up(QUESTION, None).looked_up == roomy.looked_up(QUESTION, usual).looked_up
+
+
+def test_an_answer_rests_on_what_was_looked_up(roomy):
+    answer = roomy.ask(QUESTION, sampling=PLAIN, look_up=2)
+    ids = roomy.question_ids(QUESTION, answer.looked_up)
+    assert list(answer.ids) == greedy(roomy.loaded, roomy.state, ids, 12)[: len(answer.ids)]
+    assert answer.timings.question_tokens == len(ids)
+    alone = roomy.ask(QUESTION, sampling=PLAIN, look_up=0)
+    assert alone.looked_up == ()
+    assert answer.ids != alone.ids
+
+
+def test_no_more_is_looked_up_than_fits(roomy):
+    room = roomy.loaded.model.config.stride
+    prompt = roomy.looked_up(QUESTION, 100)
+    assert 1 < len(prompt.looked_up) < 24
+    assert len(prompt.ids) <= room
+    long = " ".join(["word"] * 10_000)
+    with pytest.raises(RequestError, match="shorten it"):
+        roomy.looked_up(long, 3)
+
+
+def test_hiding_a_passage_takes_it_out_of_the_prompt_too(roomy):
+    answer = roomy.ask(QUESTION, sampling=PLAIN, look_up=1)
+    (passage,) = answer.looked_up
+    found = check_faithfulness(roomy, answer, passage)
+    bare = replace(answer, looked_up=())
+    elsewhere = Citation("", 10, 10, 1.0)
+    assert found.log_likelihood == check_faithfulness(roomy, answer, elsewhere).log_likelihood
+    assert found.without_passage == check_faithfulness(roomy, bare, passage).without_passage
+    assert found.log_likelihood != check_faithfulness(roomy, bare, elsewhere).log_likelihood
+
+
+def test_turns_of_a_conversation_are_looked_up_each(roomy):
+    talk = Conversation(roomy, PLAIN, look_up=2)
+    for question in (QUESTION, "Where was the rope?"):
+        *_, answer = talk.stream(question)
+        assert answer.looked_up == roomy.looked_up(question, 2).looked_up
+        assert answer.timings.question_tokens > len(roomy.question_ids(question))
 
 
 def test_pieces_joined_are_the_answer(session):

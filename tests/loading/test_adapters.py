@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from peft import PeftModel
 from torch.testing import assert_close
 from transformers import LlamaForCausalLM
 
+from longfocus.asking.generation import Sampling
+from longfocus.asking.session import Session
 from longfocus.books import Book, read
 from longfocus.errors import CheckpointError
 from longfocus.loading import adapters, whereabouts
@@ -16,6 +19,7 @@ from longfocus.loading.adapters import NOTE, WEIGHTS, AdapterNote
 from longfocus.loading.default_model import DEFAULT_MODEL
 from longfocus.loading.defaults import UNTRAINED, BookHabits
 from longfocus.loading.load import load
+from longfocus.memory.book import StoredBook
 from longfocus.training.lessons import RecallLesson, with_lora
 
 HOW = {"dtype": "float32", "device": "cpu"}
@@ -58,6 +62,48 @@ def test_the_model_is_the_one_that_was_trained(tiny_folder, made):
     assert loaded.fingerprint != plain.fingerprint
     assert not any("lora" in name for name, _ in loaded.model.named_parameters())
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+@pytest.fixture(scope="module")
+def asking(made, tmp_path_factory):
+    """The same adapter as one that leaves reading to the model as it is."""
+    folder = tmp_path_factory.mktemp("asking")
+    for path in made[0].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    note = AdapterNote.read(folder)
+    replace(note, reads=False).write(folder)
+    return folder
+
+
+def test_an_adapter_may_leave_reading_to_the_model(tiny_folder, made, asking):
+    plain = load(tiny_folder, window=48, mem_layers=[2], **HOW)
+    loaded, always = (load(tiny_folder, adapter=folder, **HOW) for folder in (asking, made[0]))
+    ids = torch.arange(200)[None] % 300
+    with torch.no_grad():
+        assert_close(loaded.model(ids).logits, always.model(ids).logits)
+        assert torch.equal(loaded.reader.model(ids).logits, plain.model(ids).logits)
+    assert loaded.reader.fingerprint == plain.fingerprint != loaded.fingerprint == always.fingerprint
+    assert (loaded.reader.habits, loaded.habits) == (UNTRAINED, BookHabits(0, 24))
+    assert always.reader is always
+    held = dict(loaded.reader.model.named_parameters())
+    own = {name for name, weight in loaded.model.named_parameters() if weight is not held[name]}
+    assert own == {f"model.layers.{layer}.self_attn.{which}_proj.weight" for layer in (1, 2, 3) for which in "qv"}
+
+
+def test_a_book_that_was_read_without_it_is_asked_with_it(tiny_folder, asking, tmp_path):
+    book = tmp_path / "a.txt"
+    book.write_text("The captain lived in Bergen. He had a red boat. " * 20, encoding="utf-8")
+    how = {"window": 96, "window_overlap": 44, "mem_layers": [2]}
+    read(book, load(tiny_folder, adapter=None, **how, **HOW), tmp_path / "book")
+    plain, taught = (load(tiny_folder, adapter=adapter, **how, **HOW) for adapter in (None, asking))
+    answers = [
+        Book(Session(StoredBook.open(tmp_path / "book"), loaded)).ask("Where?", sampling=Sampling(8), look_up=0).ids
+        for loaded in (plain, taught)
+    ]
+    assert answers[0] != answers[1]
+    again = read(book, taught, tmp_path / "other")
+    assert again.ask("Where?", sampling=Sampling(8), look_up=0).ids == answers[1]
+    assert again.find("Where?") == Book(Session(StoredBook.open(tmp_path / "book"), plain)).find("Where?")
 
 
 def test_arguments_override_the_adapters_memory(tiny_folder, made):

@@ -9,7 +9,9 @@ import torch
 from longfocus.errors import RequestError
 from longfocus.loading.load import load
 from longfocus.training.exercise_data import ExerciseBatches, Stage
-from longfocus.training.exercises import EXERCISES, Writer
+from longfocus.training.exercise_kinds import EXERCISES
+from longfocus.training.exercises import Writer
+from longfocus.training.tales import Tale, TaleQuestion
 
 TOKENS, ROOM = 900, 400
 
@@ -27,9 +29,19 @@ def texts():
     return [" ".join(draw.choice(words) for _ in range(8000)) for _ in range(2)]
 
 
+TALE = Tale(
+    "a tale",
+    ("Ebba lost a ring.", "Her brother Odd dived for it.", "He found a boot with nine coins.", "Ebba laughed."),
+    (
+        TaleQuestion("What did Ebba lose?", ("a ring", "ring"), (0,)),
+        TaleQuestion("How many coins were in the boot?", ("nine", "nine coins"), (2,)),
+    ),
+)
+
+
 @pytest.fixture
 def writer(tokenizer, texts):
-    return Writer(tokenizer, texts, 7)
+    return Writer(tokenizer, texts, 7, [TALE])
 
 
 def turns(writer: Writer, asked: list[int], labels: list[int]) -> list[tuple[str, str]]:
@@ -50,7 +62,7 @@ def turns(writer: Writer, asked: list[int], labels: list[int]) -> list[tuple[str
 @pytest.mark.parametrize("kind", EXERCISES)
 @pytest.mark.parametrize("seed", range(4))
 def test_answers_lie_in_the_document(tokenizer, texts, kind, seed):
-    writer = Writer(tokenizer, texts, seed)
+    writer = Writer(tokenizer, texts, seed, [TALE])
     exercise = writer.write(kind, TOKENS, ROOM)
     assert len(exercise.document) == TOKENS
     assert len(exercise.asked) == len(exercise.labels) <= ROOM
@@ -61,6 +73,38 @@ def test_answers_lie_in_the_document(tokenizer, texts, kind, seed):
         needed = re.findall(r"\d+", answer) or [answer.rstrip(".").strip()]
         for piece in needed:
             assert piece in document, (kind, question, answer)
+
+
+@pytest.mark.parametrize("kind", EXERCISES)
+def test_what_is_looked_up_stands_in_the_document(tokenizer, texts, kind):
+    """And what the answer needs is among it nine times in ten."""
+    found = asked = 0
+    for seed in range(10):
+        writer = Writer(tokenizer, texts, seed, [TALE])
+        exercise = writer.write(kind, TOKENS, 3 * ROOM, looked_up=1.0)
+        document = " ".join(tokenizer.decode(exercise.document).split())
+        for text, answer in turns(writer, exercise.asked, exercise.labels)[:-1]:
+            if "Passages of it:" not in text:  # there was no room for any
+                continue
+            *passages, question = text.partition("Passages of it:")[2].partition("assistant")[0].strip().split("\n\n")
+            assert question
+            for passage in passages:
+                if kind not in ("facts", "tales", "quotations"):  # those have pages of which the last may be cut
+                    assert " ".join(passage.split()) in document
+            asked += 1
+            values = re.findall(r"\d+", answer)[-1:] or [answer.rstrip(".")]
+            found += all(any(value in passage for passage in passages) for value in values)
+    if asked:
+        assert found >= 0.7 * asked or kind in ("quotations", "topics"), (found, asked)
+
+
+def test_a_tale_is_told_in_order_between_pages(writer, texts):
+    exercise = writer.write("tales", TOKENS, ROOM)
+    document = writer.tokenizer.decode(exercise.document)
+    places = [document.index(sentence) for sentence in TALE.sentences]
+    assert places == sorted(places)
+    with pytest.raises(RequestError, match="need retold stories"):
+        Writer(writer.tokenizer, texts, 0).write("tales", TOKENS, ROOM)
 
 
 def test_two_hops_need_two_sentences(writer):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from longfocus.training.lessons import RecallLesson, with_lora
 from tests.training.test_recall import labels_of, model_of, some
@@ -53,6 +54,25 @@ def test_it_counts_as_much_as_it_is_told(student):
         plain, kept = RecallLesson(student)(**batch(tokens=60)), RecallLesson(student, keep=0.5)(**batch(tokens=60))
     assert "strayed" not in plain
     assert float(kept["loss"] - plain["loss"]) == pytest.approx(0.5 * float(kept["strayed"]), rel=1e-3)
+
+
+def test_one_that_does_not_read_leaves_reading_as_it_was(student):
+    """Its memory is that of the model without adapter, and gradients come by way of questions and answers alone."""
+    disturb(student)
+    given = batch(tokens=60)
+    lesson = RecallLesson(student, bank=64, reads=False).train()
+    with student.disable_adapter():
+        wanted = RecallLesson(student, bank=64).train()
+        wanted(**given)
+    lesson(**given)["loss"].backward()
+    read, plain = lesson.carried(), wanted.carried()
+    assert read.keys() == plain.keys()
+    for name in read:
+        assert_close(read[name], plain[name])
+    assert all(parameter.grad is not None for parameter in student.parameters() if parameter.requires_grad)
+    always = RecallLesson(student, bank=64).train()
+    always(**given)
+    assert any(not torch.allclose(always.carried()[name], plain[name], atol=1e-2) for name in plain)
 
 
 def test_gradients_lead_back(student):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SUBJECTS = {
     "memory": "the model with a Book",
+    "memory:N": "the same with N passages looked up for each question; memory:0 answers from memory alone",
     "window": "the model with what of the document's end fits its window",
     "nothing": "the model without the document",
     "full": "the model with full attention",
@@ -139,10 +140,10 @@ def subject_of(
         from longfocus.evaluation.subjects.full import AS_THEY_ARE, FullSubject
 
         return FullSubject(local.loaded, way or AS_THEY_ARE)
-    if text in _USES:
+    if text in _USES or (kind == "memory" and way.isdecimal()):
         from longfocus.evaluation.subjects.book import BookSubject
 
-        return BookSubject(local.loaded, _USES[text], options.scratch)
+        return BookSubject(local.loaded, _USES[kind], options.scratch, int(way) if way else None)
     raise RequestError(f"there is no subject {text!r}; there are {', '.join(SUBJECTS)}")
 
 

@@ -31,17 +31,25 @@ class BookSubject:
         loaded: The model.
         uses: What its answers may rest on: "memory" is the Book, the others are baselines.
         scratch: Where Books are kept while they are asked; None for the system's folder for temporary files.
+        look_up: How many passages are looked up for a question; None for what suits the model.
     """
 
-    def __init__(self, loaded: LoadedModel, uses: Uses = "memory", scratch: Path | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        uses: Uses = "memory",
+        scratch: Path | None = None,
+        look_up: int | None = None,
+    ) -> None:
         self._loaded = loaded
+        self._look_up = loaded.habits.look_up if look_up is None else look_up
         self._uses: Uses = uses
         self._scratch = scratch
-        self.name = f"{Path(loaded.name).name} {uses}"
+        self.name = f"{Path(loaded.name).name} {uses}" + ("" if look_up is None else f":{look_up}")
         config, habits = loaded.model.config, loaded.habits
         parts = (
             loaded.fingerprint[:16], uses, config.mem_layers, config.window, config.window_overlap, config.sink_tokens,
-            str(loaded.model.dtype).removeprefix("torch."), habits.look_back, habits.top_k,
+            str(loaded.model.dtype).removeprefix("torch."), habits.look_back, habits.top_k, self._look_up,
         )  # fmt: skip
         self.identity = " ".join(map(str, parts))
 
@@ -69,7 +77,7 @@ class BookSubject:
         Raises:
             BookError: The Book was read by another model or with other settings.
         """
-        return _Read(Session(book, self._loaded), self._uses)
+        return _Read(Session(book, self._loaded), self._uses, self._look_up)
 
 
 class _Remembering(Behind):
@@ -115,8 +123,9 @@ class _Remembering(Behind):
 class _Read(_Remembering):
     """A Book."""
 
-    def __init__(self, session: Session, uses: Uses) -> None:
+    def __init__(self, session: Session, uses: Uses, look_up: int) -> None:
         self._session = session
+        self._look_up = look_up
         self._uses: Uses = uses
         state = session.state
         if uses == "window":
@@ -128,5 +137,7 @@ class _Read(_Remembering):
     def reply(self, question: str, most: int, citations: int = 0) -> Reply:
         """See `Replying.reply`; only what is answered from memory has citations."""
         sampling = Sampling(max_new_tokens=most, repetition_penalty=1.0)
-        answer = self._session.ask(question, uses=self._uses, sampling=sampling, citations=citations)
+        answer = self._session.ask(
+            question, uses=self._uses, sampling=sampling, citations=citations, look_up=self._look_up
+        )
         return Reply(answer.text, self._tokens_read + answer.timings.question_tokens, answer.citations)
