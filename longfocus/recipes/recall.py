@@ -16,7 +16,7 @@ from longfocus.training.engine import Run
 from longfocus.training.exercise_data import ExerciseBatches, Stage
 from longfocus.training.lessons import ATTENTION_PROJECTIONS, RecallLesson, with_lora
 from longfocus.training.settings import settings
-from longfocus.training.tales import tales_of
+from longfocus.training.tales import SUMMARIES, tales_of
 
 TALES = "tales"
 
@@ -85,12 +85,18 @@ def recall(
     loaded.model.requires_grad_(False)
     student = with_lora(loaded.model, rank, ATTENTION_PROJECTIONS, first_layer)
     books = books_of(data)
-    tales = tales_of(data)
+    tales = tales_of(data) if (data / "narrativeqa" / SUMMARIES).is_file() else []
     screening = screen({**book_parts(books), TALES: [tale.document() for tale in tales]}, data)
     books = remaining_books(books, screening)
     tales = [tale for place, tale in enumerate(tales) if place not in screening.left_out[TALES]]
     room = min(448, loaded.model.config.stride)
     kinds = {**_KINDS, "continuation": prose}
+    notes = screening.lines()
+    if not tales:
+        del kinds["tales"]
+        notes += (
+            f"no exercises in tales: {data / 'narrativeqa'} has no {SUMMARIES}, or none that is no evaluation data",
+        )
     stages = (
         Stage(short, 4, (1024, 2048, 2048), kinds, room, alike, looked_up),
         Stage(middle, 4, (2048, 4096), kinds, room, alike, looked_up),
@@ -112,4 +118,4 @@ def recall(
     lesson = RecallLesson(student, bank, note, keep, reads)
     if start:
         lesson.restore(Path(start))
-    return Run(lesson, data_set, arguments, (screening,), notes=screening.lines())
+    return Run(lesson, data_set, arguments, (screening,), notes=notes)

@@ -18,6 +18,7 @@ from longfocus.training.documents import TrainingDocument
 from longfocus.training.examples import Record
 from longfocus.training.records import load_records, text_field
 
+SUMMARIES = "summaries_valid_test.jsonl.gz"
 _WORD = re.compile(r"[a-z0-9]{3,}")
 _COMMON = 0.2  # words of so many of a tale's sentences tell none of them from the others
 
@@ -68,7 +69,7 @@ def tales_of(data: str | Path, split: str = "valid") -> list[Tale]:
         if record.get("set") == split:
             asked[text_field(record, "document_id")].append(record)
     found = []
-    for record in load_records(folder / "summaries_valid_test.jsonl.gz"):
+    for record in load_records(folder / SUMMARIES):
         name = text_field(record, "document_id")
         if name in asked:
             parts = _sentences(tidy(text_field(record, "summary_tokenized")))

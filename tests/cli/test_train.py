@@ -49,7 +49,7 @@ def test_recipes_are_listed_with_their_fields():
     assert "--memory-layers" in fields
     for name in COMMON:
         assert f"--{name}" in fields
-    assert "Batches of 2 documents of 8,192 tokens." in " ".join(fields.split())
+    assert "Batches of 2 documents of 8,192 tokens; of 4" in " ".join(fields.split())
 
 
 def test_a_field_that_makes_no_sense():

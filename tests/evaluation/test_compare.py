@@ -153,6 +153,7 @@ def test_a_book_is_not_read_again(tiny_model, tiny_book_folder, monkeypatch):
     ("text", "name"),
     [
         ("memory", "model memory"),
+        ("memory:0", "model memory:0"),
         ("window", "model window"),
         ("nothing", "model nothing"),
         ("full", "model full"),
@@ -174,7 +175,7 @@ def test_subjects_by_name(local, text, name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("memories", "there is no subject 'memories'; there are memory, window"),
+        ("memories", "there is no subject 'memories'; there are memory, memory:N, window"),
         ("", "there is no subject ''"),
         ("openai:", "there is no subject 'openai:'"),
         ("memory:x", "there is no subject"),
@@ -205,6 +206,11 @@ def test_a_model_behind_an_api_needs_none_here(tiny_model, tiny_folder):
 
 def test_names_that_are_listed_are_known(local):
     for name in SUBJECTS:
-        text = name.replace("WAY", "linear").replace("MODEL", "m@https://example.org/v1").replace("+SUBJECT", "+full")
+        text = (
+            name.replace("WAY", "linear")
+            .replace(":N", ":2")
+            .replace("MODEL", "m@https://example.org/v1")
+            .replace("+SUBJECT", "+full")
+        )
         if "FOLDER" not in text:
             subject_of(text, local)

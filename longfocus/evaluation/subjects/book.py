@@ -124,7 +124,7 @@ class _Read(_Remembering):
     """A Book."""
 
     def __init__(self, session: Session, uses: Uses, look_up: int) -> None:
-        self._session = session
+        self.session = session
         self._look_up = look_up
         self._uses: Uses = uses
         state = session.state
@@ -137,7 +137,7 @@ class _Read(_Remembering):
     def reply(self, question: str, most: int, citations: int = 0) -> Reply:
         """See `Replying.reply`; only what is answered from memory has citations."""
         sampling = Sampling(max_new_tokens=most, repetition_penalty=1.0)
-        answer = self._session.ask(
+        answer = self.session.ask(
             question, uses=self._uses, sampling=sampling, citations=citations, look_up=self._look_up
         )
         return Reply(answer.text, self._tokens_read + answer.timings.question_tokens, answer.citations)
