@@ -12,11 +12,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from longfocus.asking.conversation import Conversation as Conversation
     from longfocus.asking.faithfulness import Faithfulness as Faithfulness
     from longfocus.asking.generation import Sampling as Sampling
     from longfocus.asking.passages import Citation as Citation
     from longfocus.asking.session import Answer as Answer
-    from longfocus.asking.session import Conversation as Conversation
     from longfocus.asking.session import Timings as Timings
     from longfocus.books import Book as Book
     from longfocus.books import read as read
@@ -43,7 +43,7 @@ HOMES = {
     "BookError": "longfocus.errors",
     "CheckpointError": "longfocus.errors",
     "Citation": "longfocus.asking.passages",
-    "Conversation": "longfocus.asking.session",
+    "Conversation": "longfocus.asking.conversation",
     "Document": "longfocus.reading.documents",
     "DocumentError": "longfocus.errors",
     "Faithfulness": "longfocus.asking.faithfulness",

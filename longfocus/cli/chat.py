@@ -30,8 +30,9 @@ def chat(
     from longfocus.errors import RequestError
 
     session = open_session(book, model, adapter)
+    from longfocus.asking.conversation import Conversation
     from longfocus.asking.generation import Sampling
-    from longfocus.asking.session import Answer, Conversation
+    from longfocus.asking.session import Answer
 
     talk = Conversation(session, Sampling(max_new_tokens=max_tokens, temperature=temperature), citations, look_up)
     say(f"{session.book.manifest.title}: ask; an empty line or Ctrl-D ends")

@@ -9,10 +9,11 @@ import torch
 from torch.testing import assert_close
 
 from longfocus.asking.account import NOTED, AttentionAccount, Tally
+from longfocus.asking.conversation import Conversation
 from longfocus.asking.faithfulness import check_faithfulness
 from longfocus.asking.generation import Sampling
 from longfocus.asking.passages import Citation, find_passages
-from longfocus.asking.session import Answer, Conversation, Prompt, Session
+from longfocus.asking.session import Answer, Prompt, Session
 from longfocus.errors import BookError, RequestError
 from longfocus.loading.load import LoadedModel, load
 from longfocus.memory.book import StoredBook
