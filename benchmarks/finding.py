@@ -17,9 +17,6 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-import bm25s
-import torch
-
 LARGEST_BOOK = 400_000  # characters
 BEST = 8
 
@@ -28,6 +25,7 @@ def hits(session, question: str, wanted, layers, together) -> dict[str, bool]:
     """Whether a passage that is `wanted`, told by its text, is among the best ones, by ways to find it."""
     from longfocus.asking.account import Tally
     from longfocus.asking.passages import find_passages, split_sentences
+    from longfocus.evaluation.subjects.retrievers import Bm25
 
     book = session.book
     tally = session.looked_up(question, 1).attention
@@ -40,12 +38,7 @@ def hits(session, question: str, wanted, layers, together) -> dict[str, bool]:
         best = find_passages(book, part.attention, BEST, join=False)
         found[name] = any(wanted(passage.text) for passage in best)
     texts = [book.text[a:b] for span in book.manifest.spans for a, b in split_sentences(book.text, *span)]
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
-    asked = bm25s.tokenize([question], stopwords="en", show_progress=False, return_ids=False)[0]
-    scores = torch.tensor(index.get_scores(asked))
-    best = [texts[place] for place in scores.topk(min(BEST, len(texts))).indices if scores[place] > 0]
-    found["BM25"] = any(map(wanted, best))
+    found["BM25"] = any(wanted(texts[place]) for place, score in Bm25().index(texts).best(question, BEST) if score > 0)
     return found
 
 

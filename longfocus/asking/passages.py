@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -108,6 +109,11 @@ def _cut_long(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return [*pieces, (start, end)] if end > start else pieces
 
 
+@lru_cache(maxsize=2)  # a question is looked up and then cited in the same text
+def _sentences_of(text: str, spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(sentence for span in spans for sentence in split_sentences(text, *span))
+
+
 def find_passages(book: StoredBook, attention: Tensor, most: int, *, join: bool = True) -> tuple[Citation, ...]:
     """The passages on which attention lies most, best first.
 
@@ -117,7 +123,7 @@ def find_passages(book: StoredBook, attention: Tensor, most: int, *, join: bool 
         most: How many passages at most.
         join: Whether neighbours are given as one.
     """
-    sentences = [sentence for span in book.manifest.spans for sentence in split_sentences(book.text, *span)]
+    sentences = _sentences_of(book.text, book.manifest.spans)
     inside = (book.starts >= 0) & (attention > 0)
     total = float(attention[inside].sum())
     if not sentences or total <= 0:

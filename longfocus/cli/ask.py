@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from longfocus.cli.options import LookUp, open_session, uses_of
+
 
 def ask(
     book: Annotated[str, typer.Argument(help="A Book: its folder, its document, or its name on the shelf.")],
@@ -21,21 +23,13 @@ def ask(
         bool, typer.Option("--window-only", help="Answer with only what fits the window at the Book's end, to compare.")
     ] = False,
     citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
-    look_up: Annotated[
-        int | None,
-        typer.Option(
-            help="Passages to look up and put before a question; 0 for an answer from memory alone. By default what "
-            "suits the model.",
-            min=0,
-        ),
-    ] = None,
+    look_up: LookUp = None,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes an answer at a temperature above 0 repeatable.")] = None,
 ) -> None:
     """Ask a book a question; the answer cites its passages."""
     from longfocus.cli.drawing import draw_citations, say, stream_text
-    from longfocus.cli.options import open_session, uses_of
 
     uses = uses_of(no_memory, window_only)
     session = open_session(book, model, adapter)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from longfocus.cli.options import LookUp, open_session
+
 
 def chat(
     book: Annotated[str, typer.Argument(help="A Book: its folder, its document, or its name on the shelf.")],
@@ -13,20 +15,12 @@ def chat(
     ] = None,
     adapter: Annotated[str, typer.Option(help="The adapter that it read with, as for `longfocus read`.")] = "usual",
     citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
-    look_up: Annotated[
-        int | None,
-        typer.Option(
-            help="Passages to look up and put before a question; 0 for an answer from memory alone. By default what "
-            "suits the model.",
-            min=0,
-        ),
-    ] = None,
+    look_up: LookUp = None,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
 ) -> None:
     """Talk with a book, one question after another."""
     from longfocus.cli.drawing import draw_citations, say, stream_text
-    from longfocus.cli.options import open_session
     from longfocus.errors import RequestError
 
     session = open_session(book, model, adapter)

@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from longfocus.asking.session import Session, Uses
 
 Model = Annotated[str | None, typer.Option(help="A folder, a GGUF file or a hub name; by default the default model.")]
+LookUp = Annotated[
+    int | None,
+    typer.Option(
+        help="Passages to look up and put before a question; 0 for an answer from memory alone. By default what suits "
+        "the model.",
+        min=0,
+    ),
+]
 KeyVariable = Annotated[
     str, typer.Option(help="Environment variable with the key of APIs; by default OPENAI_API_KEY and the like.")
 ]
