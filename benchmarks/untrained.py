@@ -31,6 +31,8 @@ FACTS = (
 )
 SETTINGS = {
     "usual": ({}, {}, 16),
+    "no discount": ({"mem_discount": 0.0}, {}, 16),
+    "all entries, no discount": ({"mem_discount": 0.0}, {}, 10**9),
     "no sinks": ({"sink_tokens": 0}, {}, 16),
     "layers 10-16": ({"mem_layers": range(10, 17)}, {}, 16),
     "layers 14-24": ({"mem_layers": range(14, 25)}, {}, 16),

@@ -29,7 +29,7 @@ USUAL = "usual"
 SHIPPED = Path(__file__).parent.parent / "adapters"
 """Adapters that are part of the package, each in a folder with the name of its model."""
 _FORMAT = 1
-_FIELDS = ("mem_layers", "window_length", "window_overlap", "sink_tokens", "last_context_length")
+_FIELDS = ("mem_layers", "window_length", "window_overlap", "sink_tokens", "last_context_length", "mem_discount")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class AdapterNote:
             found = json.loads((folder / NOTE).read_text(encoding="utf-8"))
             if found["format"] != _FORMAT:
                 raise CheckpointError(f"{folder / NOTE} has format {found['format']!r}, this version reads {_FORMAT}.")
-            memory = {name: found["memory"][name] for name in _FIELDS}
+            given = {"mem_discount": 0.0} | found["memory"]
+            memory = {name: given[name] for name in _FIELDS}
             habits = BookHabits(**{"look_up": 0} | found["habits"])
             if not all(held is None or (type(held) is int and held >= 0) for held in asdict(habits).values()):
                 raise ValueError("the habits are no numbers")

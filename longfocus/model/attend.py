@@ -119,7 +119,9 @@ def merge(parts: Iterable[Part]) -> Part:
 def attend_together(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float, allowed: Tensor | None, causal: bool
 ) -> Tensor:
-    """Attend by torch's public kernel, with gradients; `allowed` [B, 1, T, N] bool, or `causal`, or neither.
+    """Attend by torch's public kernel, with gradients.
+
+    `allowed` [B, 1, T, N] tells who sees what, as bool or as what is added to the scores; or `causal`; or neither.
 
     Returns:
         The output [B, H, T, D].

@@ -1,5 +1,6 @@
 """Configuration of a LongLLaMA model: LLaMA's fields, LongLLaMA's fields, and what ours adds."""
 
+import math
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ class LongLlamaConfig(LlamaConfig):
         sink_tokens: How many of the first tokens never leave the window. Models put attention that they have no use
             for on the first tokens; a window without them reads and writes worse (Xiao et al., "Efficient Streaming
             Language Models with Attention Sinks", 2023). 0 as in LongLLaMA.
+        mem_discount: How much less a memory counts the longer it is. Where it has more entries than the window has
+            tokens, their scores are lowered by this times log(entries / window_length): many entries of no use would
+            together outweigh the window, and a softmax does not know how many they are. 0 as in LongLLaMA.
         attention_out_bias: Whether the output projection of attention has a bias; None means as `attention_bias`.
         qk_norm: Whether queries and keys are normalised per head before rotation, as in Qwen3.
 
@@ -51,6 +55,7 @@ class LongLlamaConfig(LlamaConfig):
     window_length: int | None = None
     window_overlap: int = 0
     sink_tokens: int = 0
+    mem_discount: float = 0.0
     attention_out_bias: bool | None = None
     qk_norm: bool = False
 
@@ -98,6 +103,8 @@ class LongLlamaConfig(LlamaConfig):
             )
         if self.last_context_length <= 0:
             raise ValueError(f"last_context_length is {self.last_context_length}, must be 1 or more")
+        if not 0 <= self.mem_discount < math.inf:
+            raise ValueError(f"mem_discount is {self.mem_discount}, must be a number from 0 up")
         if self.window_length is not None and self.window_length <= 0:
             raise ValueError(f"window_length is {self.window_length}, must be 1 or more")
         if self.window_overlap < 0 or self.sink_tokens < 0 or self.stride < 1:

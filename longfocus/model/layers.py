@@ -15,6 +15,7 @@ from transformers.activations import ACT2FN
 from .attend import attend, attend_together, merge, mix, weigh
 from .cache import LayerState
 from .config import LongLlamaConfig
+from .memory import Memory
 from .rope import rotate
 
 Rotary = tuple[Tensor, Tensor]
@@ -66,6 +67,8 @@ class LongLlamaAttention(nn.Module):
         self.is_rotated = config.mem_positionals or not self.has_memory
         self.grouping = config.mem_attention_grouping if self.has_memory else None
         self.laid_together = config.torch_attention
+        self.window = config.window
+        self.discount = config.mem_discount
         self.q_proj = nn.Linear(config.hidden_size, heads * dim, bias=config.attention_bias)
         self.k_proj = nn.Linear(config.hidden_size, groups * dim, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, groups * dim, bias=config.attention_bias)
@@ -94,9 +97,29 @@ class LongLlamaAttention(nn.Module):
         batch, new, _ = states.shape
         query = self.q_proj(states).view(batch, new, -1, self.head_dim)
         key = self.k_proj(states).view(batch, new, -1, self.head_dim)
-        value = self.v_proj(states).view(batch, new, -1, self.head_dim).transpose(1, 2)
+        value = self.v_proj(states).view(batch, new, -1, self.head_dim)
+        output, state, weights = self.mixed(query, key, value, rotary, memory_scale, state, allowed, look)
+        return self.o_proj(output), state, weights
+
+    def mixed(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rotary: Rotary,
+        memory_scale: float,
+        state: LayerState,
+        allowed: Tensor | None,
+        look: bool,
+    ) -> tuple[Tensor, LayerState, Tensor | None]:
+        """What lies between the projections: attend, with queries [B, T, H, D], keys and values [B, T, G, D].
+
+        The other arguments are those of `forward`; so are the results, but for the output [B, T, H * D].
+        """
+        batch, new = query.shape[:2]
         if self.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
+        value = value.transpose(1, 2)
         query, key = query.transpose(1, 2).to(value.dtype), key.transpose(1, 2).to(value.dtype)  # for autocast
         rotated = key
         if self.is_rotated:
@@ -115,8 +138,7 @@ class LongLlamaAttention(nn.Module):
                 output = self._together(query, state, allowed, memory_scale)
             else:
                 output = self._joined(query, state, allowed, memory_scale)
-        output = self.o_proj(output.transpose(1, 2).reshape(batch, new, -1))
-        return output, state, weights
+        return output.transpose(1, 2).reshape(batch, new, -1), state, weights
 
     def _turned(self, state: LayerState, rotary: Rotary, new: int) -> LayerState:
         """The state with its window's keys rotated to where they stand now."""
@@ -146,10 +168,17 @@ class LongLlamaAttention(nn.Module):
         if memory is None or not len(memory):
             return merge(parts)[0]
         scale = self.scaling * memory_scale
-        parts.append(memory.attend(query, scale))
+        remembered, lse = memory.attend(query, scale)
+        lowered = self._lowered(memory, query.device)[..., None, None]
+        parts.append((remembered, lse - lowered))
         output, lse = merge(parts)
-        memory.attended(query, scale, lse)
+        memory.attended(query, scale, lse + lowered)
         return output
+
+    def _lowered(self, memory: Memory, device: torch.device) -> Tensor:
+        """What the scores of each row's memory are lowered by (`mem_discount`), [B or 1]."""
+        counts = torch.as_tensor(memory.counted(), dtype=torch.float32, device=device).view(-1)
+        return self.discount * torch.log((counts / self.window).clamp_min(1.0))
 
     def _together(self, query: Tensor, state: LayerState, allowed: Tensor | None, memory_scale: float) -> Tensor:
         """Attend to window and memory laid end to end, with gradients."""
@@ -181,13 +210,17 @@ class LongLlamaAttention(nn.Module):
         scores = weigh(query, keys, self.scaling)
         if allowed is None:
             allowed = causal_mask(query.shape[2], keys.shape[2], query.device)
-        weights = F.softmax(scores.masked_fill(~allowed, float("-inf")), dim=-1).to(query.dtype)
+        scores = scores.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else scores + allowed
+        weights = F.softmax(scores, dim=-1).to(query.dtype)
         return mix(weights, values), weights
 
     def _laid_out(
         self, query: Tensor, state: LayerState, allowed: Tensor | None, memory_scale: float
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values of window and memory end to end, and who sees what; None where causality says it all."""
+        """Keys and values of window and memory end to end, and who sees what; None where causality says it all.
+
+        Who sees what is bool, or what is to be added to the scores, -inf where nothing is seen.
+        """
         assert state.rotated is not None and state.values is not None
         keys, values = state.rotated.tensor, state.values.tensor
         new, window = query.shape[2], keys.shape[2]
@@ -200,6 +233,10 @@ class LongLlamaAttention(nn.Module):
             if entries.keep is not None:
                 seen = entries.keep.to(query.device)[:, None, None, :]
             allowed = torch.cat((allowed.expand(batch, -1, -1, -1), seen.expand(batch, -1, new, -1)), dim=-1)
+            if self.discount:
+                lowered = self._lowered(state.memory, query.device).to(query.dtype)
+                allowed = torch.zeros_like(allowed, dtype=query.dtype).masked_fill_(~allowed, float("-inf"))
+                allowed[..., window:] -= lowered[:, None, None, None]
             remembered = entries.keys.to(query) * memory_scale if memory_scale != 1.0 else entries.keys.to(query)
             keys = torch.cat((keys, remembered.expand(batch, -1, -1, -1)), dim=2)
             values = torch.cat((values, entries.values.to(query).expand(batch, -1, -1, -1)), dim=2)

@@ -44,6 +44,10 @@ class Memory(ABC):
     def rows(self) -> int:
         """Rows held; one row serves a batch of any size."""
 
+    def counted(self) -> int | Tensor:
+        """Entries per row without padding: one number for all rows, or one for each, [B]."""
+        return len(self)
+
     @abstractmethod
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
         """This memory with entries behind it: keys and values [B, G, N, D], keep [B, N] or None for all."""
@@ -96,6 +100,10 @@ class DenseMemory(Memory):
         """See `Memory.rows`."""
         return self._keys.tensor.shape[0]
 
+    def counted(self) -> int | Tensor:
+        """See `Memory.counted`."""
+        return len(self) if self._keep is None else self._keep.tensor.sum(dim=1)
+
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
         """See `Memory.append`; what comes is cast to the dtype of what is there. One row goes on to serve many."""
         old = self._keys.tensor
@@ -143,6 +151,11 @@ class RowsMemory(Memory):
         """See `Memory.rows`."""
         return len(self.owners)
 
+    def counted(self) -> int | Tensor:
+        """See `Memory.counted`."""
+        counts = self.inner.counted()
+        return counts if isinstance(counts, int) else counts[self.owners.to(counts.device)]
+
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> ChainedMemory:
         """See `Memory.append`; the rows part from each other behind what they share."""
         return ChainedMemory(self, dtype=self.inner.entries().keys.dtype).append(keys, values, keep)
@@ -189,6 +202,10 @@ class ChainedMemory(Memory):
     def rows(self) -> int:
         """See `Memory.rows`."""
         return max(self.first.rows, self.second.rows if self.second is not None else 1)
+
+    def counted(self) -> int | Tensor:
+        """See `Memory.counted`."""
+        return self.first.counted() + (self.second.counted() if self.second is not None else 0)
 
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> ChainedMemory:
         """See `Memory.append`; the first memory is left alone."""

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
 from longfocus.loading.adapters import AdapterNote
-from longfocus.loading.defaults import BookHabits
+from longfocus.loading.defaults import UNTRAINED, BookHabits
 from longfocus.loading.layer_numbers import layer_numbers
-from longfocus.loading.load import load
-from longfocus.training.book_questions import books_of
+from longfocus.loading.load import LoadedModel, load
+from longfocus.memory.book import StoredBook
+from longfocus.reading.documents import Document
+from longfocus.reading.reader import read_steps
+from longfocus.training.batches import Interleaved
+from longfocus.training.book_questions import QuestionedBook, books_of
 from longfocus.training.checked import book_parts, remaining_books, screen
-from longfocus.training.engine import Run
+from longfocus.training.engine import Batch, Run
 from longfocus.training.exercise_data import ExerciseBatches, Stage
 from longfocus.training.lessons import ATTENTION_PROJECTIONS, RecallLesson, with_lora
+from longfocus.training.long_prose import LongProse, Shelf
 from longfocus.training.settings import settings
 from longfocus.training.tales import SUMMARIES, tales_of
 
 TALES = "tales"
+_LONGEST_STORY = 300_000  # characters of a book that are read for long prose
 
 _KINDS = {
     "records": 5.0,
@@ -47,6 +55,8 @@ def recall(
     bank: int = 24576,
     alike: float = 0.5,
     prose: float = 3.0,
+    long_prose: int = 200,
+    furthest: int = 32768,
     looked_up: float = 0.75,
     reads: bool = False,
     keep: float = 0.0,
@@ -71,6 +81,9 @@ def recall(
         bank: Entries of earlier documents that are seen as well; of those that are lists of records.
         alike: The share of batches whose documents are all of one kind.
         prose: How often a book's own next words are asked for, where all other exercises together come ten times.
+        long_prose: Batches of 4 passages of books, each to be gone on with behind what the same book's memory holds,
+            among the others; for an adapter that does not read. The books are read first, into `books` in `out`.
+        furthest: How far back at most that memory goes, in tokens.
         looked_up: The share of questions that have passages of their document before them, as answers have that were
             looked up.
         reads: Whether the adapter learns to read as well. Otherwise documents are read by the model as it is.
@@ -80,10 +93,7 @@ def recall(
         save_every: Steps between checkpoints.
     """
     layers = layer_numbers(memory_layers or None)
-    torch.manual_seed(seed)
     loaded = load(model or None, adapter=None, mem_layers=layers)
-    loaded.model.requires_grad_(False)
-    student = with_lora(loaded.model, rank, ATTENTION_PROJECTIONS, first_layer)
     books = books_of(data)
     tales = tales_of(data) if (data / "narrativeqa" / SUMMARIES).is_file() else []
     screening = screen({**book_parts(books), TALES: [tale.document() for tale in tales]}, data)
@@ -102,9 +112,14 @@ def recall(
         Stage(middle, 4, (2048, 4096), kinds, room, alike, looked_up),
         Stage(long, 2 if reads else 4, (8192,) if reads else (8192, 16384), kinds, room, alike, looked_up),
     )
+    lengthy = 0 if reads else long_prose
+    shelf = _shelf(loaded, books, out / "books") if lengthy else None  # before there is an adapter in the model
+    torch.manual_seed(seed)
+    loaded.model.requires_grad_(False)
+    student = with_lora(loaded.model, rank, ATTENTION_PROJECTIONS, first_layer)
     arguments = settings(
         out,
-        steps=short + middle + long,
+        steps=short + middle + long + lengthy,
         rate=rate,
         seed=seed,
         save_every=save_every,
@@ -113,9 +128,23 @@ def recall(
         adam_beta2=0.95,
         max_grad_norm=1.0,
     )
-    data_set = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed, tales)
-    note = AdapterNote.of(loaded.fingerprint, loaded.model.config, BookHabits(look_back=0, top_k=None), reads)
-    lesson = RecallLesson(student, bank, note, keep, reads)
+    data_set: Dataset[Batch] = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed, tales)
+    if shelf is not None:
+        data_set = Interleaved(data_set, LongProse(shelf, loaded.model.config.stride, lengthy, 4, furthest, seed), seed)
+    habits = BookHabits(look_back=0, top_k=None, look_up=UNTRAINED.look_up if looked_up else 0)
+    note = AdapterNote.of(loaded.fingerprint, loaded.model.config, habits, reads)
+    lesson = RecallLesson(student, bank, note, keep, reads, shelf)
     if start:
         lesson.restore(Path(start))
     return Run(lesson, data_set, arguments, (screening,), notes=notes)
+
+
+def _shelf(loaded: LoadedModel, books: Sequence[QuestionedBook], folder: Path) -> Shelf:
+    """The books as Books, read as far as they have not been yet."""
+    read = []
+    for book in books:
+        story = book.story()[:_LONGEST_STORY]
+        for _ in read_steps(Document(book.title, story, (0, len(story))), loaded, folder / book.id, framed=False):
+            pass
+        read.append(StoredBook.open(folder / book.id))
+    return Shelf(read)

@@ -65,6 +65,29 @@ class RowBatches(Dataset[Row]):
         return self.rows[int(self._order[place])]
 
 
+class Interleaved(Dataset[Row]):
+    """The batches of two sets, each in its own order, among each other as the seed has it.
+
+    Args:
+        one: By number.
+        other: By number.
+        seed: For the order.
+    """
+
+    def __init__(self, one: Dataset[Row], other: Dataset[Row], seed: int) -> None:
+        self._sets = (one, other)
+        sizes = [len(each) for each in self._sets]  # type: ignore[arg-type]
+        turns = np.random.default_rng(seed).permutation(np.repeat((0, 1), sizes))
+        self._which = [(int(turn), int((turns[:place] == turn).sum())) for place, turn in enumerate(turns)]
+
+    def __len__(self) -> int:
+        return len(self._which)
+
+    def __getitem__(self, number: int) -> Row:
+        turn, place = self._which[number]
+        return self._sets[turn][place]
+
+
 class BorderedBatches(Dataset[Row]):
     """Batches with the number of tokens that their last window has, drawn anew for each: `last_context_length`, [].
 

@@ -24,6 +24,7 @@ from longfocus.loading.weights import SAFETENSORS
 from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training.examples import IGNORED
 from longfocus.training.extend import lora
+from longfocus.training.long_prose import Shelf
 from longfocus.training.losses import mean_of_rows
 from longfocus.training.recall import Bank, banked, read_rows, recall
 
@@ -140,6 +141,7 @@ class RecallLesson(Lesson):
         reads: Whether the student, a peft model, reads with its adapter. Otherwise documents are read as if there were
             none, without gradients, which takes a fraction of the time and room; what is read so can be asked with any
             such adapter.
+        shelf: Books for the batches of prose behind a long memory.
     """
 
     def __init__(
@@ -149,12 +151,14 @@ class RecallLesson(Lesson):
         note: AdapterNote | None = None,
         keep: float = 0.0,
         reads: bool = True,
+        shelf: Shelf | None = None,
     ) -> None:
         super().__init__(student)
         self.bank_entries = bank
         self.note = note
         self.keep = keep
         self._reads = reads
+        self._shelf = shelf
         self._bank: Bank = {}
 
     def forward(
@@ -163,6 +167,7 @@ class RecallLesson(Lesson):
         asked: Tensor,
         labels: Tensor,
         crowded: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Mean over the rows of the mean loss of a row's answers; other arguments are those of `recall`.
 
@@ -173,11 +178,15 @@ class RecallLesson(Lesson):
             asked: See there.
             labels: See there.
             crowded: Which rows go to the bank, as the best negatives, [B] bool; None for all.
+            seen: Stretches of the shelf's Books that each row sees, [B, P, 3] (see `Shelf.entries`), instead of the
+                other rows and the bank.
 
         Returns:
             "loss", and without gradient "accuracy": the share of the answers' tokens that were the likeliest; and
             "strayed": the divergence, in nats a token, of what it predicts at the documents' ends from what it did.
         """
+        if seen is not None:
+            return self._behind(documents, asked, labels, seen)
         model: LongLlamaForCausalLM = self.model
         reading = nullcontext if self._reads else self._without_adapter
         found = recall(model, documents, asked, labels, self._bank or None, reading)
@@ -192,6 +201,17 @@ class RecallLesson(Lesson):
             loss = loss + self.keep * strayed
             figures["strayed"] = strayed.detach()
         return {"loss": loss, **figures}
+
+    def _behind(self, documents: Tensor, asked: Tensor, labels: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        assert self._shelf is not None, "prose behind a long memory wants a shelf"
+        losses, hits = [], []
+        for row, stretches in enumerate(seen):
+            here = slice(row, row + 1)
+            bank = self._shelf.entries(stretches)
+            found = recall(self.model, documents[here], asked[here], labels[here], bank, self._without_adapter)
+            losses.append(found.losses.mean())
+            hits.append(found.hits.float().mean())
+        return {"loss": torch.stack(losses).mean(), "accuracy": torch.stack(hits).mean()}
 
     @contextmanager
     def _without_adapter(self) -> Iterator[None]:

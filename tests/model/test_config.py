@@ -19,6 +19,8 @@ WRONG = [
     ({"gradient_checkpoint_every_ith": 0}, "gradient_checkpoint_every_ith is 0"),
     ({"last_context_length": 0}, "last_context_length is 0"),
     ({"window_length": 0}, "window_length is 0"),
+    ({"mem_discount": -0.1}, "mem_discount is -0.1"),
+    ({"mem_discount": float("nan")}, "mem_discount is nan"),
     ({"window_overlap": -1}, "window_overlap is -1"),
     ({"window_overlap": 16}, "below the window of 16 tokens"),
     ({"window_overlap": 8, "window_length": 8}, "below the window of 8 tokens"),
@@ -83,6 +85,7 @@ def test_file(tiny_config, tmp_path):
         "window_length": 12,
         "window_overlap": 3,
         "sink_tokens": 2,
+        "mem_discount": 0.5,
         "attention_out_bias": False,
         "qk_norm": True,
     }

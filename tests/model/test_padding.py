@@ -40,6 +40,7 @@ FIELDS = st.fixed_dictionaries(
         "window_length": st.sampled_from([12, 16, 24]),
         "max_position_embeddings": st.just(12),
         "mem_layers": st.sampled_from([[0, 2], [1], [0, 1, 2], []]),
+        "mem_discount": st.sampled_from([0.0, 0.7]),
         "num_key_value_heads": st.sampled_from([1, 2, 4]),
         "rope_parameters": st.sampled_from(ROPE),
         "torch_attention": st.sampled_from([False, False, True]),

@@ -1,5 +1,6 @@
 """The model against a slow and obvious one: for each token, the list of tokens that it sees, and where they stand."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -80,6 +81,7 @@ class Obvious:
         outputs = []
         for head in range(config.num_attention_heads):
             scores = torch.stack([query[head] @ key[head // shared] for key in keys]) * config.head_dim**-0.5
+            scores[len(local) :] -= config.mem_discount * math.log(max(len(memory) / config.window, 1))
             weights = scores.softmax(0)
             outputs.append(sum(weight * value[head // shared] for weight, value in zip(weights, values, strict=True)))
         return torch.cat(outputs)
@@ -106,6 +108,7 @@ FIELDS = st.fixed_dictionaries(
         "window_overlap": st.sampled_from([0, 0, 1, 5, 8, 12]),
         "sink_tokens": st.sampled_from([0, 0, 1, 3]),
         "mem_layers": st.sampled_from([[1], [0, 1], []]),
+        "mem_discount": st.sampled_from([0.0, 0.5, 2.0]),
         "mem_positionals": st.sampled_from([True, True, False]),
         "qk_norm": st.booleans(),
         "attention_bias": st.booleans(),

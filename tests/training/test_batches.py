@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from longfocus.errors import RequestError
-from longfocus.training.batches import BorderedBatches, RowBatches
+from longfocus.training.batches import BorderedBatches, Interleaved, RowBatches
 
 
 class Numbers:
@@ -69,3 +69,21 @@ def test_borders_are_drawn_by_number():
     assert set(drawn) == set(range(1, 9))
     assert drawn == [int(batch["last_context_length"]) for batch in BorderedBatches(batches(count=300), 8)]
     assert torch.equal(data[3]["ids"], batches()[3]["ids"])
+
+
+def test_two_sets_among_each_other():
+    """Each in its own order, none left out; the seed says how they mix."""
+    few, many = list("abc"), list(range(9))
+
+    def order(seed):
+        return [*Interleaved(few, many, seed)]
+
+    assert len(Interleaved(few, many, 1)) == 12
+    for seed in range(3):
+        assert [item for item in order(seed) if isinstance(item, str)] == few
+        assert [item for item in order(seed) if isinstance(item, int)] == many
+    assert order(1) == order(1)
+    assert len({tuple(map(str, order(seed))) for seed in range(3)}) == 3
+    assert [Interleaved(few, many, 1)[number] for number in (5, 2)] == [order(1)[5], order(1)[2]]
+    with pytest.raises(IndexError):
+        Interleaved(few, many, 1)[12]
