@@ -12,6 +12,7 @@ from longfocus.asking.session import Answer, Session
 from longfocus.loading.adapters import USUAL
 from longfocus.loading.load import LoadedModel, load
 from longfocus.memory.book import StoredBook
+from longfocus.memory.kinds import AUTO
 from longfocus.memory.library import find_book, shelf_folder
 from longfocus.reading.documents import Document, load_document
 from longfocus.reading.reader import ReadProgress, read_steps
@@ -29,7 +30,11 @@ class Book:
 
     @classmethod
     def open(
-        cls, folder: str | Path, model: LoadedModel | str | Path | None = None, adapter: str | Path | None = USUAL
+        cls,
+        folder: str | Path,
+        model: LoadedModel | str | Path | None = None,
+        adapter: str | Path | None = USUAL,
+        memory: str = AUTO,
     ) -> Book:
         """Open a Book without reading it again.
 
@@ -37,13 +42,15 @@ class Book:
             folder: The Book's folder, or what `longfocus books` calls it.
             model: The model that read it, loaded or by name; None for the default model.
             adapter: The adapter that it read with, as for `load`.
+            memory: Which memory answers, as for `longfocus.asking.session.Session`.
 
         Raises:
             BookError: No Book, a damaged one, one that is not complete, or one that another model read.
             CheckpointError: The model cannot be loaded.
         """
         stored = StoredBook.open(find_book(folder))
-        return cls(Session(stored, model if isinstance(model, LoadedModel) else load_for(stored, model, adapter)))
+        loaded = model if isinstance(model, LoadedModel) else load_for(stored, model, adapter)
+        return cls(Session(stored, loaded, memory=memory))
 
     @property
     def title(self) -> str:
@@ -120,7 +127,7 @@ def read(
         model: The model that reads, loaded or by name; None for the default model.
         out: The Book's folder; by default one on the shelf, named after the document.
         on_progress: Called before the first and after each window; `read_steps` is the same as an iterator.
-        **options: `look_back` and `most` of `longfocus.reading.reader.read_steps`.
+        **options: `look_back`, `most` and `packed` of `longfocus.reading.reader.read_steps`.
 
     Raises:
         DocumentError: The document cannot be read.

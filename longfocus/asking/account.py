@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longfocus.memory.top_k import Chosen, TopKMemory
+from longfocus.memory.choosing import ChoosingMemory, Chosen
+from longfocus.memory.held import Held, PlainHeld, held_by
 from longfocus.model.attend import Part, weigh
 from longfocus.model.memory import ChainedMemory, Entries, Memory
 
@@ -128,6 +129,10 @@ class WatchedMemory(Memory):
         """See `Memory.rows`."""
         return self._inner.rows
 
+    def counted(self) -> int | Tensor:
+        """See `Memory.counted`."""
+        return self._inner.counted()
+
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> WatchedMemory:
         """See `Memory.append`; what is added is not the document's and not counted."""
         inner = self._inner.append(keys, values, keep)
@@ -143,10 +148,11 @@ class WatchedMemory(Memory):
         if not _chooses(self._inner) and self._entries:
             # the document's part alone: laying it out with what came behind would copy it
             read = self._inner.first if isinstance(self._inner, ChainedMemory) else self._inner
-            keys = read.entries().keys[:, :, : self._entries]
-            self._account.noting_from(self._first, self._layer)(*_most_attended(query, keys, scale, lse))
+            most = _most_attended(query, held_by(read), self._entries, scale, lse)
+            self._account.noting_from(self._first, self._layer)(*most)
         if self._window is not None and self._window.shape[2] and self._account.window_counts:
-            self._note_window(*_most_attended(query, self._window, scale, lse))
+            window = PlainHeld(Entries(self._window, self._window, None))
+            self._note_window(*_most_attended(query, window, len(window), scale, lse))
 
     def entries(self) -> Entries:
         """See `Memory.entries`."""
@@ -159,23 +165,23 @@ class WatchedMemory(Memory):
 
 def _chooses(memory: Memory) -> bool:
     """Whether a memory chooses its entries, and so can report them itself."""
-    return isinstance(memory.first if isinstance(memory, ChainedMemory) else memory, TopKMemory)
+    return isinstance(memory.first if isinstance(memory, ChainedMemory) else memory, ChoosingMemory)
 
 
 def _reporting(memory: Memory, note: Chosen) -> Memory:
-    if isinstance(memory, ChainedMemory) and isinstance(memory.first, TopKMemory):
+    if isinstance(memory, ChainedMemory) and isinstance(memory.first, ChoosingMemory):
         return ChainedMemory(memory.first.reporting(note), memory.second, memory.dtype)
-    return memory.reporting(note) if isinstance(memory, TopKMemory) else memory
+    return memory.reporting(note) if isinstance(memory, ChoosingMemory) else memory
 
 
-def _most_attended(query: Tensor, keys: Tensor, scale: float, lse: Tensor) -> tuple[Tensor, Tensor]:
-    """The entries with the largest shares for one row's queries, and those shares, both [G, H, T, K]."""
-    groups, held = keys.shape[1], keys.shape[2]
+def _most_attended(query: Tensor, held: Held, count: int, scale: float, lse: Tensor) -> tuple[Tensor, Tensor]:
+    """The entries, of the first `count`, with the largest shares for one row's queries; both [G, H, T, K]."""
+    groups = held.heads
     heads, queries = query.shape[1], query.shape[2]
     step = max(_BLOCK // (heads * queries), NOTED)
     scores, places = [], []
-    for start in range(0, held, step):
-        block = weigh(query[:1], keys[:, :, start : start + step].to(query), scale)[0]
+    for start in range(0, count, step):
+        block = weigh(query[:1], held.keys(start, min(start + step, count)).to(query), scale)[0]
         best = block.topk(min(NOTED, block.shape[-1]), dim=-1)
         scores.append(best.values)
         places.append(best.indices + start)

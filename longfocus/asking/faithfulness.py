@@ -11,7 +11,7 @@ from torch import Tensor
 from longfocus.asking.passages import Citation
 from longfocus.asking.session import Answer, Session
 from longfocus.errors import RequestError
-from longfocus.memory.top_k import TopKMemory
+from longfocus.memory.choosing import ChoosingMemory
 from longfocus.model.attend import Part
 from longfocus.model.cache import LongLlamaCache
 from longfocus.model.memory import Entries, Memory, attend_in_blocks
@@ -50,6 +50,10 @@ class _HidingMemory(Memory):
     @property
     def rows(self) -> int:
         return self._inner.rows
+
+    def counted(self) -> int | Tensor:
+        """See `Memory.counted`."""
+        return self._inner.counted()
 
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
         more = keys.new_ones((1, keys.shape[2]), dtype=torch.bool) if keep is None else keep
@@ -100,8 +104,8 @@ def check_faithfulness(session: Session, answer: Answer, citation: Citation) -> 
 
 
 def _hiding(memory: Memory, keep: Tensor) -> Memory:
-    if isinstance(memory, TopKMemory):
-        return TopKMemory(_HidingMemory(memory.inner, keep), memory.k)
+    if isinstance(memory, ChoosingMemory):
+        return memory.over(_HidingMemory(memory.inner, keep))
     return _HidingMemory(memory, keep)
 
 

@@ -16,8 +16,8 @@ from longfocus.errors import RequestError
 from longfocus.loading.load import LoadedModel
 from longfocus.loading.prompts import encode_frame, encode_text, frame_of, with_passages
 from longfocus.memory.book import StoredBook
+from longfocus.memory.kinds import AUTO, Choice, choose, memories_of
 from longfocus.memory.layout import Reading
-from longfocus.memory.top_k import TopKMemory
 from longfocus.model.cache import LayerState, LongLlamaCache
 
 Uses = Literal["memory", "window", "nothing"]
@@ -103,33 +103,36 @@ class Session:
         frame: The fixed parts of a prompt.
         window: Most tokens in the model's window.
         state: The model's state after reading; every question starts from it.
+        choice: Which memory answers, and why.
 
     Args:
         book: The Book.
         loaded: The model that read it.
         top_k: How many of the best entries of memory each query sees; None for what suits the model.
+        memory: Which memory answers: a name in `longfocus.memory.kinds.MEMORY_KINDS`, or "auto".
 
     Raises:
-        BookError: The Book was read by another model or with other settings.
+        BookError: The Book was read by another model or with other settings, or has no such index.
+        RequestError: There is no such memory, or it needs a library that is missing.
     """
 
-    def __init__(self, book: StoredBook, loaded: LoadedModel, top_k: int | None = None) -> None:
+    def __init__(self, book: StoredBook, loaded: LoadedModel, top_k: int | None = None, memory: str = AUTO) -> None:
         top_k = loaded.habits.top_k if top_k is None else top_k
-        look_back = book.manifest.reading.look_back  # how it was read does not matter any more
-        reader = loaded.reader
-        here = Reading.by(reader.name, reader.fingerprint, reader.model.config, look_back)
-        book.check_reader(here)
+        read, reader = book.manifest.reading, loaded.reader
+        here = Reading.by(reader.name, reader.fingerprint, reader.model.config, read.look_back, read.packed)
+        book.check_reader(replace(here, discount=read.discount))  # how it was read does not matter any more
         self.book = book
         self.loaded = loaded
         self.frame = frame_of(loaded.tokenizer)
         self.window: int = loaded.model.config.window
-        self.state = self._state(top_k)
-        self._finding = self.state if loaded.plain is None else self._state(reader.habits.top_k)
+        self.choice: Choice = choose(book, memory, top_k)
+        self.state = self._state(self.choice, top_k)
+        self._finding = self.state
+        if loaded.plain is not None:  # what finds passages may see memory in another way
+            self._finding = self._state(choose(book, memory, reader.habits.top_k), reader.habits.top_k)
 
-    def _state(self, top_k: int | None) -> LongLlamaCache:
-        memories = self.book.memories()
-        if top_k is not None:
-            memories = {layer: TopKMemory(memory, top_k) for layer, memory in memories.items()}
+    def _state(self, choice: Choice, top_k: int | None) -> LongLlamaCache:
+        memories = memories_of(self.book, choice.kind, top_k)
         return self.book.state(memories, self.loaded.model.dtype)
 
     def stream(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from longfocus.cli.options import LookUp, open_session
+from longfocus.cli.options import LookUp, Memory, open_session
 
 
 def chat(
@@ -16,6 +16,7 @@ def chat(
     adapter: Annotated[str, typer.Option(help="The adapter that it read with, as for `longfocus read`.")] = "usual",
     citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
     look_up: LookUp = None,
+    memory: Memory = "auto",
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
 ) -> None:
@@ -23,7 +24,7 @@ def chat(
     from longfocus.cli.drawing import draw_citations, say, stream_text
     from longfocus.errors import RequestError
 
-    session = open_session(book, model, adapter)
+    session = open_session(book, model, adapter, memory)
     from longfocus.asking.conversation import Conversation
     from longfocus.asking.generation import Sampling
     from longfocus.asking.session import Answer

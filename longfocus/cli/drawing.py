@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from longfocus.asking.passages import Citation
     from longfocus.evaluation.results import Grid
     from longfocus.evaluation.runner import Figure
+    from longfocus.memory.book import StoredBook
     from longfocus.reading.reader import ReadProgress
 
 status = Console(stderr=True, highlight=False)
@@ -44,6 +45,7 @@ def draw_reading(steps: "Iterable[ReadProgress]", title: str) -> "ReadProgress":
         for step in steps:
             if task is None:
                 task = bar.add_task(f"reading {plain(title)[:40]}", total=step.total, completed=step.tokens, speed=0.0)
+                say(f"{plain(title)[:60]}, {step.ahead}")
                 if step.resumed:
                     say(f"going on at token {step.resumed:,}")
                 if step.left_out is not None:
@@ -53,6 +55,17 @@ def draw_reading(steps: "Iterable[ReadProgress]", title: str) -> "ReadProgress":
             last = step
     assert last is not None
     return last
+
+
+def draw_indexing(book: "StoredBook", kind: str) -> None:
+    """Build an index and draw it as it goes on."""
+    from longfocus.memory.index_files import build_index, index_bytes
+
+    steps = build_index(book, kind)
+    with counting(f"index {kind}", next(steps).total) as advance:
+        for _ in steps:
+            advance()
+    say(f"built the index {kind}, {index_bytes(book.folder, kind) / 1e6:,.1f} MB, for `longfocus ask --memory {kind}`")
 
 
 def draw_citations(citations: "Iterable[Citation]") -> None:

@@ -19,6 +19,9 @@ LookUp = Annotated[
         min=0,
     ),
 ]
+Memory = Annotated[
+    str, typer.Option(help="Which memory answers: dense, top-k, int8, hnsw, ivf, sq8, or auto for what suits the Book.")
+]
 KeyVariable = Annotated[
     str, typer.Option(help="Environment variable with the key of APIs; by default OPENAI_API_KEY and the like.")
 ]
@@ -40,7 +43,7 @@ def adapter_of(text: str) -> str | None:
     return None if text == "none" else text
 
 
-def open_session(book: str | Path, model: str | None, adapter: str) -> "Session":
+def open_session(book: str | Path, model: str | None, adapter: str, memory: str = "auto") -> "Session":
     """Open a Book and load the model and the adapter that read it."""
     from longfocus.cli.drawing import say, waiting
     from longfocus.memory.library import find_book
@@ -52,4 +55,7 @@ def open_session(book: str | Path, model: str | None, adapter: str) -> "Session"
         from longfocus.memory.book import StoredBook
 
         stored = StoredBook.open(folder)
-        return Session(stored, load_for(stored, model, adapter_of(adapter), say))
+        session = Session(stored, load_for(stored, model, adapter_of(adapter), say), memory=memory)
+    if session.choice.note:
+        say(session.choice.note)
+    return session

@@ -15,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from longfocus.errors import BookError
-from longfocus.memory.disk import DiskMemory, map_entries
+from longfocus.memory.disk import DiskMemory, PackedDiskMemory, map_entries, map_records
 from longfocus.memory.layout import (
     TEXT,
     TOKENS,
@@ -29,7 +29,7 @@ from longfocus.memory.layout import (
 )
 from longfocus.memory.sections import section_at
 from longfocus.memory.verify import check_files
-from longfocus.memory.window import load_whole
+from longfocus.memory.window import load_centres, load_whole
 from longfocus.memory.writer import reading_difference
 from longfocus.model.cache import LongLlamaCache
 from longfocus.model.memory import Memory
@@ -106,6 +106,8 @@ class StoredBook:
     def memories(self) -> dict[int, Memory]:
         """The memory of each memory layer, mapped from the files."""
         reading = self.manifest.reading
+        if reading.packed:
+            return self._packed_memories()
         dtype = getattr(torch, reading.dtype)
         memories: dict[int, Memory] = {}
         for layer in reading.memory_layers:
@@ -114,6 +116,19 @@ class StoredBook:
                 for name in layer_files(layer)
             )
             memories[layer] = DiskMemory(keys, values)
+        return memories
+
+    def _packed_memories(self) -> dict[int, Memory]:
+        reading, count = self.manifest.reading, self.progress.entries
+        centres = load_centres(self.folder, self.manifest, self.progress)
+        nothing = torch.zeros((reading.key_heads, reading.head_dim))
+        memories: dict[int, Memory] = {}
+        for layer in reading.memory_layers:
+            keys, values = (
+                map_records(self.folder / name, count, reading.key_heads, reading.head_dim)
+                for name in layer_files(layer)
+            )
+            memories[layer] = PackedDiskMemory.of(keys, values, reading.key_heads, centres.get(layer, nothing))
         return memories
 
     def state(self, memories: dict[int, Memory], dtype: torch.dtype) -> LongLlamaCache:

@@ -7,7 +7,7 @@
     window-N.safetensors  what was in the window then, to read on from
     late-M.safetensors    while reading goes on: what layers above the last memory layer have yet to run over
     layer-III.keys        keys of one memory layer: entry after entry, [entries, key heads, head_dim]
-    layer-III.values      values, likewise
+    layer-III.values      values, likewise; in a packed Book both are records of one entry each (`int8`)
     lock                  held while a process reads the document
 
 All names are fixed here: nothing a folder says about itself is ever used as a path, links are not followed, and
@@ -27,10 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from longfocus.errors import BookError
+from longfocus.memory.int8 import STEP_BYTES
 from longfocus.memory.sections import Section
 from longfocus.model.config import LongLlamaConfig
 
-FORMAT = 2
+FORMAT = 3
+"""The newest format; a Book is written in the oldest that can hold it, so that older versions read what they can."""
+INT8 = "int8"
+"""The dtype of a Book whose keys and values are packed (`int8`); only format 3 has it."""
 MANIFEST, TEXT, TOKENS, PROGRESS, LOCK, VERIFIED = (
     "manifest.json",
     "text.txt",
@@ -43,7 +47,8 @@ _NEW = ".new"
 _LAYER_FILE = re.compile(r"layer-\d{3,}\.(keys|values)")
 _LATE_FILE = re.compile(r"late-(0|[1-9]\d{0,15})\.safetensors", re.ASCII)
 _LARGEST_JSON = 64 * 2**20
-_ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+_OLDEST = 2
+_ITEM_BYTES = {INT8: 1, "bfloat16": 2, "float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Reading:
         overlap: Tokens of the previous window that stay in the next.
         sinks: First tokens that never leave the window.
         look_back: Entries of memory that were attended to while reading; None means all of them.
+        discount: How much less those counted the more they were (`mem_discount`); 0 where none was attended to.
     """
 
     model: str
@@ -75,10 +81,13 @@ class Reading:
     overlap: int
     sinks: int
     look_back: int | None
+    discount: float = 0.0
 
     @classmethod
-    def by(cls, name: str, fingerprint: str, config: LongLlamaConfig, look_back: int | None) -> Reading:
-        """Reading by the model of this name, fingerprint and configuration."""
+    def by(
+        cls, name: str, fingerprint: str, config: LongLlamaConfig, look_back: int | None, packed: bool = False
+    ) -> Reading:
+        """Reading by the model of this name, fingerprint and configuration; `packed` into one byte a number."""
         assert config.mem_layers is not None and config.num_key_value_heads is not None and config.head_dim is not None
         return cls(
             model=name,
@@ -87,11 +96,12 @@ class Reading:
             memory_layers=tuple(config.mem_layers),
             key_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
-            dtype=str(config.mem_dtype),
+            dtype=INT8 if packed else str(config.mem_dtype),
             window=config.window,
             overlap=config.window_overlap,
             sinks=config.sink_tokens,
             look_back=look_back,
+            discount=0.0 if look_back == 0 else float(config.mem_discount),
         )
 
     @property
@@ -100,9 +110,15 @@ class Reading:
         return max(self.memory_layers) + 1 if self.memory_layers else self.layers
 
     @property
+    def packed(self) -> bool:
+        """Whether keys and values are packed into one byte a number."""
+        return self.dtype == INT8
+
+    @property
     def entry_bytes(self) -> int:
         """Bytes of one entry's key (or value) in one layer."""
-        return self.key_heads * self.head_dim * _ITEM_BYTES[self.dtype]
+        head = self.head_dim * _ITEM_BYTES[self.dtype] + (STEP_BYTES if self.packed else 0)
+        return self.key_heads * head
 
 
 @dataclass(frozen=True)
@@ -133,7 +149,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """As it is written."""
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT if self.reading.packed else _OLDEST, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -235,9 +251,10 @@ def parse_manifest(folder: Path) -> Manifest:
         raise BookError(f"{folder} is no Book: it has no {MANIFEST}; `longfocus read` makes one")
     found = read_json(folder, MANIFEST)
     version = found.pop("format", None)
-    if version != FORMAT:
+    if version not in range(_OLDEST, FORMAT + 1) or isinstance(version, bool | float):
         raise BookError(
-            f"{folder} has the Book format {str(version)[:40]!r}, this version reads format {FORMAT}; read it again"
+            f"{folder} has the Book format {str(version)[:40]!r}, this version reads formats {_OLDEST} to {FORMAT}; "
+            "read it again"
         )
     try:
         reading = found["reading"]
@@ -250,6 +267,8 @@ def parse_manifest(folder: Path) -> Manifest:
             }
         )
         _check(manifest)
+        if manifest.reading.packed and version == _OLDEST:
+            raise ValueError(f"dtype is {INT8!r} in format {version}")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BookError(f"{folder / MANIFEST} is damaged ({one_line(error)}); read the document again") from None
     return manifest
@@ -263,12 +282,16 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"{name} is {getattr(reading, name)}")
     if reading.dtype not in _ITEM_BYTES:
         raise ValueError(f"dtype is {reading.dtype!r}")
+    if reading.packed and reading.head_dim * reading.key_heads % STEP_BYTES:
+        raise ValueError(f"{reading.key_heads} heads of {reading.head_dim} are packed")
     if any(not 0 <= layer < reading.layers for layer in reading.memory_layers):
         raise ValueError(f"memory layers are {reading.memory_layers}")
     if min(_whole(reading.overlap), _whole(reading.sinks)) < 0 or reading.overlap + reading.sinks >= reading.window:
         raise ValueError(f"overlap is {reading.overlap}, sinks are {reading.sinks}")
     if reading.look_back is not None and _whole(reading.look_back) < 0:
         raise ValueError(f"look_back is {reading.look_back}")
+    if type(reading.discount) not in (int, float) or not 0 <= reading.discount < math.inf:
+        raise ValueError(f"discount is {reading.discount}")
     if not 0 <= _whole(manifest.opening) < _whole(manifest.tokens) < 2**40:
         raise ValueError(f"tokens are {manifest.tokens}, of which {manifest.opening} open the prompt")
     texts = (manifest.title, manifest.text_sha256, manifest.tokens_sha256, reading.model, reading.fingerprint)
@@ -328,7 +351,7 @@ def replace_file(path: Path, contents: bytes) -> None:
     os.replace(temporary, path)
 
 
-def write_anew(path: Path, contents: bytes) -> None:
+def write_anew(path: Path, contents: bytes | memoryview) -> None:
     """Write a file that was not there before; what lay under its name is removed, a link is not followed."""
     path.unlink(missing_ok=True)
     with open(path, "xb") as file:

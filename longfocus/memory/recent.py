@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from longfocus.memory.held import held_by
+from longfocus.memory.int8 import Int8Memory
 from longfocus.model.attend import Part
-from longfocus.model.memory import DenseMemory, Entries, Memory, attend_in_blocks
+from longfocus.model.memory import DenseMemory, Entries, Memory
 
 
 class RecentMemory(Memory):
@@ -31,17 +33,23 @@ class RecentMemory(Memory):
         """See `Memory.rows`."""
         return self._inner.rows
 
+    def counted(self) -> int | Tensor:
+        """See `Memory.counted`; those it looks at."""
+        keep = held_by(self._inner).keep
+        return len(self) - self._first if keep is None else keep[:, self._first :].sum(dim=1)
+
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> RecentMemory:
         """See `Memory.append`."""
         return RecentMemory(self._inner.append(keys, values, keep), self._look_back)
 
     def attend(self, query: Tensor, scale: float) -> Part:
         """See `Memory.attend`; only the last entries are seen."""
-        keys, values, keep = self._inner.entries()
-        seen = len(self) if self._look_back is None else min(self._look_back, len(self))
-        first = len(self) - seen
-        last = Entries(keys[:, :, first:], values[:, :, first:], None if keep is None else keep[:, first:])
-        return attend_in_blocks(query, last, scale)
+        return held_by(self._inner).attend(query, scale, self._first)
+
+    @property
+    def _first(self) -> int:
+        """The first entry that is looked at."""
+        return 0 if self._look_back is None else max(len(self) - self._look_back, 0)
 
     def entries(self) -> Entries:
         """See `Memory.entries`; all that are held."""
@@ -55,6 +63,23 @@ class RecentMemory(Memory):
         """Without the entries that it does not look at any more."""
         if self._look_back is None or len(self) <= self._look_back:
             return self
-        keys, values, _ = self._inner.entries()
         first = len(self) - self._look_back
+        if isinstance(self._inner, Int8Memory):
+            return RecentMemory(self._inner.from_entry(first), self._look_back)
+        keys, values, _ = self._inner.entries()
         return RecentMemory.of(keys[:, :, first:].clone(), values[:, :, first:].clone(), self._look_back)
+
+    @property
+    def centre(self) -> Tensor | None:
+        """What packed keys miss, [G, D]; None where entries are not packed, or before the first."""
+        return self._inner.centre if isinstance(self._inner, Int8Memory) else None
+
+    def written_from(self, first: int) -> tuple[Tensor, Tensor]:
+        """What a Book keeps of the entries from `first` on: keys and values [G, N, D], or records [1, N, G * (D + 2)].
+
+        Only of a memory of one row.
+        """
+        if isinstance(self._inner, Int8Memory):
+            return self._inner.records_from(first)
+        keys, values, _ = self._inner.entries()
+        return keys[0, :, first:], values[0, :, first:]

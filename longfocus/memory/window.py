@@ -2,7 +2,8 @@
 
 window-N.safetensors    "keys", "values" [layers run, key heads, S, head_dim] and "positions" [1, S] of the window;
 while reading goes on, "upper_keys" and "upper_values" [other layers, key heads, sinks,
-head_dim] of the first tokens in the layers that are left for later
+head_dim] of the first tokens in the layers that are left for later; where entries are packed (`int8`),
+"centres" [memory layers, key heads, head_dim], which packed keys miss
 
 late-M.safetensors      "states" [1, T, hidden size]: what the first of those takes of the window at token M
 """
@@ -90,6 +91,31 @@ def load_state(
     except (SafetensorError, KeyError, IndexError):
         raise BookError(f"{folder} does not fit its manifest; read the document again") from None
     return LateState(progress.tokens, lower, upper, waiting)
+
+
+def load_centres(folder: Path, manifest: Manifest, progress: Progress) -> dict[int, Tensor]:
+    """What the packed keys of each memory layer miss, [G, D]; nothing before the first entry.
+
+    Raises:
+        BookError: The window file is damaged.
+    """
+    reading, name = manifest.reading, window_file(progress.step)
+    if not progress.entries:
+        return {}
+    try:
+        centres = load(_checked(folder, name, progress))["centres"]
+    except (SafetensorError, KeyError):
+        raise BookError(f"{folder / name} is damaged; read the document again") from None
+    shape = (len(reading.memory_layers), reading.key_heads, reading.head_dim)
+    if centres.shape != shape or centres.dtype != torch.float32 or not bool(centres.isfinite().all()):
+        raise BookError(f"{folder / name} does not fit the manifest; read the document again")
+    return dict(zip(reading.memory_layers, centres, strict=True))
+
+
+def pack_centres(centres: list[Tensor | None]) -> dict[str, Tensor]:
+    """What goes into the window file for `load_centres`; nothing where there is nothing, or not yet."""
+    known = [centre for centre in centres if centre is not None]
+    return {"centres": torch.stack(known)} if known else {}
 
 
 def _waiting(folder: Path, start: int, progress: Progress, dtype: torch.dtype) -> Waiting:

@@ -255,6 +255,7 @@ def reading_difference(found: Any, wanted: Any) -> str:
         "overlap",
         "sinks",
         "look_back",
+        "discount",
     ):
         if getattr(found, name) != getattr(wanted, name):
             return f"read with {name} {getattr(found, name)} (here {getattr(wanted, name)})"

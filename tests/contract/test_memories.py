@@ -1,7 +1,8 @@
 """What every memory must do, run over each of them.
 
 A memory is added by one line in MEMORIES: a function from entries (keys and values [B, G, N, D], keep [B, N] or None)
-to a memory that holds them. Shapes: B batch, H query heads, G key heads, T queries, N entries, D head_dim.
+to a memory that holds them. One that rounds what it is given is held to attend exactly to what it then has, and to have
+rounded by no more than its step. Shapes: B batch, H query heads, G key heads, T queries, N entries, D head_dim.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from longfocus.memory.disk import DiskMemory
+from longfocus.memory.disk import DiskMemory, PackedDiskMemory
+from longfocus.memory.held import held_by
+from longfocus.memory.int8 import Int8Memory, centre_of, pack
 from longfocus.memory.recent import RecentMemory
 from longfocus.memory.top_k import TopKMemory
 from longfocus.model.attend import attend, merge
@@ -49,6 +52,23 @@ def reordered(keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
     return DenseMemory.of(held[0], held[1], held[2]).select(rows[:-1])
 
 
+def grown_packed(keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
+    """A packed memory that began empty; its centre is that of the first entries that came."""
+    memory: Memory = Int8Memory.of(keys[:, :, :0], values[:, :, :0], None if keep is None else keep[:, :0])
+    step = 1 + keys.shape[2] // 3
+    for place in range(0, keys.shape[2], step):
+        here = slice(place, place + step)
+        memory = memory.append(keys[:, :, here], values[:, :, here], None if keep is None else keep[:, here])
+    return memory
+
+
+def packed_on_disk(keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
+    """What a packed Book's memory is; it hides nothing."""
+    centre = centre_of(keys)
+    assert centre is not None
+    return PackedDiskMemory.of(pack(keys, centre), pack(values), keys.shape[1], centre)
+
+
 MEMORIES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Memory]] = {
     "dense": DenseMemory.of,
     "dense, grown": grown,
@@ -56,11 +76,17 @@ MEMORIES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Memory]] = {
     "chained": chained,
     "chained, nothing behind": lambda *entries: ChainedMemory(DenseMemory.of(*entries)),
     "recent, all of it": lambda *entries: RecentMemory(DenseMemory.of(*entries), None),
+    "int8": Int8Memory.of,
+    "int8, grown": grown_packed,
+    "int8, recent": lambda *entries: RecentMemory(Int8Memory.of(*entries), None),
 }
 ONE_ROW: dict[str, Callable[[Tensor, Tensor, Tensor | None], Memory]] = {
     "on disk": lambda keys, values, keep: DiskMemory(keys, values),
+    "on disk, int8": packed_on_disk,
     "the best, all of them": lambda *entries: TopKMemory(DenseMemory.of(*entries), 10**6),
+    "the best, all of them, int8": lambda *entries: TopKMemory(Int8Memory.of(*entries), 10**6),
 }
+HIDES_NOTHING = ("on disk", "on disk, int8")
 MODES = {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
 
@@ -100,14 +126,33 @@ def plain(query, keys, values, keep):
     return torch.softmax(scores, -1).nan_to_num(0) @ values, torch.logsumexp(scores, -1)
 
 
+def rounds(memory):
+    """Whether a memory, or a part of it, keeps its entries packed."""
+    parts = [getattr(memory, name, None) for name in ("first", "second", "inner", "_inner")]
+    return isinstance(memory, Int8Memory | PackedDiskMemory) or any(rounds(part) for part in parts if part is not None)
+
+
+def as_held(memory, keys, values, keep):
+    """The entries as the memory has them, which may differ from these by the rounding of packed numbers."""
+    found = memory.entries()
+    if not keys.shape[2]:
+        return keys, values, keep
+    for there, were in ((found.keys, keys), (found.values, values)):
+        # a step is a 127th of the largest number of its head, which a centre may have doubled
+        step = 2 * were.float().abs().amax() / 127 if rounds(memory) else 0.0
+        assert_close(there.float(), were.float(), rtol=0, atol=0.57 * float(step))
+    return found.keys, found.values, keep
+
+
 def holds(memory, keys, values, keep, atol=2e-5):
     """That a memory consists of these entries, by everything that it can be asked."""
     assert len(memory) == keys.shape[2]
     assert memory.rows == keys.shape[0]
+    counts = torch.as_tensor(memory.counted()).expand(keys.shape[0])
+    assert counts.tolist() == ([keys.shape[2]] * keys.shape[0] if keep is None else keep.sum(1).tolist())
     found = memory.entries()
+    keys, values, keep = as_held(memory, keys, values, keep)
     if keys.shape[2]:
-        assert_close(found.keys.float(), keys.float(), rtol=0, atol=0)
-        assert_close(found.values.float(), values.float(), rtol=0, atol=0)
         assert torch.equal(
             found.keep if found.keep is not None else torch.ones_like(keys[:, 0, :, 0], dtype=torch.bool),
             keep if keep is not None else torch.ones_like(keys[:, 0, :, 0], dtype=torch.bool),
@@ -145,8 +190,9 @@ def test_attention_is_one_softmax(name, rows, count, queries, masked, seed):
     entries = some_entries(rows, count, seed, masked)
     query = some(rows, HEADS, queries, DIM, seed=seed + 1)
     with torch.no_grad():
-        output, lse = MEMORIES[name](*entries).attend(query, SCALE)
-    expected = plain(query, *entries)
+        memory = MEMORIES[name](*entries)
+        output, lse = memory.attend(query, SCALE)
+    expected = plain(query, *as_held(memory, *entries))
     assert_close(output.double(), expected[0], rtol=0, atol=2e-5)
     assert_close(lse.double(), expected[1], rtol=0, atol=2e-5)
 
@@ -173,13 +219,16 @@ def test_every_version_stays_as_it_was(make, mode):
     """Also those from which several others grew."""
     with MODES[mode]():
         start = some_entries(2, 5)
-        versions = [(make(*start), start)]
+        first = make(*start)
+        versions = [(first, start, first.entries().keys.clone())]
         for step in range(30):
-            memory, entries = versions[step * 7 % len(versions)] if step % 3 == 0 else versions[-1]
+            memory, entries, _ = versions[step * 7 % len(versions)] if step % 3 == 0 else versions[-1]
             new = some_entries(2, 1 + step % 4, seed=step, masked=step > 20)
-            versions.append((memory.append(*new), joined(entries, new)))
-        for memory, entries in versions:
+            longer = memory.append(*new)
+            versions.append((longer, joined(entries, new), longer.entries().keys.clone()))
+        for memory, entries, keys in versions:
             holds(memory, *entries)
+            assert torch.equal(memory.entries().keys, keys)
 
 
 def test_growing_in_one_mode_then_in_another(make):
@@ -207,12 +256,13 @@ def test_rows_can_be_chosen(make, rows, masked):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", [*MEMORIES, *ONE_ROW])
 def test_one_row_serves_many(name, masked):
-    if masked and name == "on disk":
-        return  # it hides nothing
+    if masked and name in HIDES_NOTHING:
+        return
     entries = some_entries(1, 30, masked=masked)
     memory = {**MEMORIES, **ONE_ROW}[name](*entries)
     query = some(5, HEADS, 3, DIM)
-    for found, expected in zip(memory.attend(query, SCALE), plain(query, *entries), strict=True):
+    wanted = plain(query, *as_held(memory, *entries))
+    for found, expected in zip(memory.attend(query, SCALE), wanted, strict=True):
         assert_close(found.double(), expected, rtol=0, atol=2e-5)
     # what each then adds is its own
     new = some_entries(5, 4, seed=1, masked=masked)
@@ -258,7 +308,7 @@ def test_window_and_memory_are_one_softmax(make, masked):
     window = attend(query, *window_entries[:2], scale=SCALE)
     memory = make(*memory_entries)
     output, lse = merge([window, memory.attend(query, SCALE)])
-    expected = plain(query, *joined(memory_entries, window_entries))
+    expected = plain(query, *joined(as_held(memory, *memory_entries), window_entries))
     assert_close(output.double(), expected[0], rtol=0, atol=2e-5)
     assert_close(lse.double(), expected[1], rtol=0, atol=2e-5)
     memory.attended(query, SCALE, lse)  # which must not change what it holds
@@ -272,10 +322,37 @@ def test_entries_of_another_dtype(make, dtype, count):
     keys, values, _ = some_entries(2, count)
     keys, values = keys.to(dtype), values.to(dtype)
     memory = make(keys, values, None)
-    assert memory.entries().keys.dtype == memory.entries().values.dtype == dtype
+    assert memory.entries().keys.dtype == memory.entries().values.dtype == (torch.float32 if rounds(memory) else dtype)
     holds(memory, keys, values, None)
+    keys, values, _ = as_held(memory, keys, values, None)
     query = some(2, HEADS, 3, DIM).bfloat16()
     output, lse = memory.attend(query, SCALE)
     assert output.dtype == torch.bfloat16
     assert lse.dtype == torch.float32
     assert_close(output.double(), plain(query, keys, values, None)[0], rtol=0, atol=3e-2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(1, 40), start=st.integers(0, 40), stop=st.integers(0, 40), seed=st.integers(0, 99))
+@pytest.mark.parametrize("name", [*MEMORIES, *ONE_ROW])
+def test_entries_can_be_used_a_part_at_a_time(name, count, start, stop, seed):
+    """What chooses among entries asks for a stretch of keys, for single entries, and for all products."""
+    start, stop = min(start, stop, count), min(max(start, stop), count)
+    with torch.no_grad():
+        memory = {**MEMORIES, **ONE_ROW}[name](*some_entries(1, count, seed))
+        held, (keys, values, _) = held_by(memory), memory.entries()
+        assert (len(held), held.heads) == (len(memory), GROUPS)
+        assert_close(held.keys(start, stop), keys[:, :, start:stop], rtol=0, atol=1e-6)
+        places = torch.arange(count).roll(seed)[: 1 + start].expand(GROUPS, 2, -1)
+        for pick, whole in ((held.picked_keys, keys), (held.picked_values, values)):
+            picked = pick(places)
+            assert_close(picked, whole[0][:, places[0, 0]][:, None].expand_as(picked), rtol=0, atol=1e-6)
+        query = some(GROUPS, 3, DIM, seed=seed)
+        products = held.scores(query).view(-1, GROUPS, 3)
+        expected = torch.einsum("grd,gnd->ngr", query, keys[0])
+        # they are told up to a constant for each query
+        assert_close(products - products[0], expected - expected[0], rtol=0, atol=2e-5)
+        query = some(1, HEADS, 2, DIM, seed=seed)
+        wanted = plain(query, keys[:, :, start:], values[:, :, start:], None)
+        for found, expected in zip(held.attend(query, SCALE, start), wanted, strict=True):
+            assert_close(found.double(), expected, rtol=0, atol=2e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from longfocus.memory import top_k
+from longfocus.memory import choosing
 from longfocus.memory.disk import DiskMemory
 from longfocus.memory.top_k import TopKMemory
 from longfocus.model.memory import DenseMemory
@@ -70,7 +70,7 @@ def test_best_entries_are_those_of_a_sorted_list(some, some_entries, shape, entr
 def test_a_part_of_the_queries_at_a_time(some, some_entries, monkeypatch):
     (keys, values), query = some_entries(1, 2, 50), some(3, 4, 5, 8, seed=3)
     whole = TopKMemory(DenseMemory.of(keys, values), 4).attend(query, SCALE)
-    monkeypatch.setattr(top_k, "_SCORES", 2 * 50 * 7)
+    monkeypatch.setattr(choosing, "_SCORES", 2 * 50 * 7)
     for found, expected in zip(TopKMemory(DenseMemory.of(keys, values), 4).attend(query, SCALE), whole, strict=True):
         assert_close(found, expected, rtol=0, atol=1e-6)
 

@@ -1,0 +1,1 @@
+"""Bytes and time before anything is begun: counted from a model's configuration alone, without torch."""
