@@ -35,11 +35,15 @@ VERBS = {
     "find": "Find the passages of a book that speak of something.",
     "chat": "Talk with a book, one question after another.",
     "books": "List the books that have been read.",
+    "index": "Build an index over a book's memory, for questions to long books.",
+    "inspect": "Tell what a book holds, and how well each kind of memory finds it.",
+    "serve": "Serve books over HTTP, to programs that speak OpenAI's API.",
     "train": "Teach a model to use memory, by a recipe.",
     "eval": "Measure a model, at any length, with every answer kept.",
     "report": "Compare runs of `eval`, and set published figures beside them.",
     "compare": "Put questions on a book to several subjects, side by side.",
     "models": "List the models that can read, and where they are.",
+    "plan": "Tell the bytes and the time of a job before it is begun.",
     "demo": "Read a short book and ask it a question, to see it work.",
 }
 

@@ -1,0 +1,136 @@
+"""Whose turn it is: questions in a fair order among clients, and a window of reading between them.
+
+One model computes for all, one thing at a time. A question is answered in one turn; a document is read one window a
+turn. So a question waits for one window at most before questions go on, and reading for one question, whoever comes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Generic, Protocol, TypeVar
+
+from longfocus.errors import RequestError
+
+
+class Crowded(RequestError):
+    """There is no place to wait."""
+
+
+class Waiting(Protocol):
+    """What can wait for a turn."""
+
+    @property
+    def client(self) -> str:
+        """Who asks; each client has the same share."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether it takes many turns, one at a time, rather than a single one."""
+
+
+J = TypeVar("J", bound=Waiting)
+
+
+class FairQueue(Generic[J]):
+    """Jobs of several clients: in turn among the clients, in order within each.
+
+    While a client waits, every other client gets one turn at most before it.
+
+    Args:
+        most: How many may wait.
+        most_each: How many of one client.
+    """
+
+    def __init__(self, most: int, most_each: int) -> None:
+        self._most = most
+        self._most_each = most_each
+        self._lines: OrderedDict[str, deque[J]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def add(self, job: J, anyway: bool = False) -> None:
+        """Let a job wait; with `anyway`, one that was let in before, whether there is place or not.
+
+        Raises:
+            Crowded: There is no place, or the client has taken its share.
+        """
+        if len(self) >= self._most and not anyway:
+            raise Crowded(f"{len(self)} requests are waiting, and no more may; ask again later")
+        line = self._lines.get(job.client, ())
+        if len(line) >= self._most_each and not anyway:
+            raise Crowded(f"{len(line)} of your requests are waiting, and no more may; ask again when some are done")
+        self._lines.setdefault(job.client, deque()).append(job)
+
+    def take(self) -> J | None:
+        """The job whose turn it is; None where none waits."""
+        if not self._lines:
+            return None
+        client, line = next(iter(self._lines.items()))
+        job = line.popleft()
+        if line:
+            self._lines.move_to_end(client)
+        else:
+            del self._lines[client]
+        return job
+
+    def remove(self, job: J) -> bool:
+        """Take a job out; whether it was waiting."""
+        line = self._lines.get(job.client)
+        if line is None or job not in line:
+            return False
+        line.remove(job)
+        if not line:
+            del self._lines[job.client]
+        return True
+
+
+class Schedule(Generic[J]):
+    """Turns of questions and of reading. Not for several threads at a time: `worker` holds a lock.
+
+    Args:
+        questions: How many questions may wait; half of the places are there for one client.
+        readings: How many documents may wait to be read, likewise. They are read one after the other.
+    """
+
+    def __init__(self, questions: int, readings: int) -> None:
+        self.questions: FairQueue[J] = FairQueue(questions, max(questions // 2, 1))
+        self.readings: FairQueue[J] = FairQueue(readings, max(readings // 2, 1))
+        self.reading: J | None = None
+        self._reading_is_next = False
+
+    def add(self, job: J, anyway: bool = False) -> None:
+        """Let a job wait; see `FairQueue.add`.
+
+        Raises:
+            Crowded: There is no place for it.
+        """
+        (self.readings if job.is_reading else self.questions).add(job, anyway)
+
+    def take(self) -> J | None:
+        """The job whose turn it is; None where there is nothing to do. A reading comes again until it is `done`."""
+        may_read = self.reading is not None or len(self.readings) > 0
+        if may_read and (self._reading_is_next or not len(self.questions)):
+            self._reading_is_next = False
+            if self.reading is None:
+                self.reading = self.readings.take()
+            return self.reading
+        self._reading_is_next = True
+        return self.questions.take()
+
+    def done(self, job: J) -> None:
+        """A job that was taken has come to its end."""
+        if self.reading is job:
+            self.reading = None
+
+    def remove(self, job: J) -> bool:
+        """Take out a job that had no turn yet; whether it had none."""
+        return (self.readings if job.is_reading else self.questions).remove(job)
+
+    def empty(self) -> list[J]:
+        """Take out all that had no turn yet."""
+        out: list[J] = []
+        for queue in (self.questions, self.readings):
+            while (job := queue.take()) is not None:
+                out.append(job)
+        return out

@@ -1,0 +1,66 @@
+"""What a server is made of, apart from HTTP."""
+
+from __future__ import annotations
+
+from longfocus.loading.load import LoadedModel
+from longfocus.serving.answering import Answering
+from longfocus.serving.kept import Kept
+from longfocus.serving.limits import Limits
+from longfocus.serving.metrics import Metrics
+from longfocus.serving.readings import Readings
+from longfocus.serving.schedule import Schedule
+from longfocus.serving.shelf import Shelf
+from longfocus.serving.worker import Job, Worker
+
+KEPT = "uploads"
+"""The folder on the shelf with documents that are to be read."""
+
+
+class Service:
+    """One model, its Books, and the thread that computes.
+
+    Attributes:
+        loaded: The model.
+        limits: How much may be asked for.
+        worker: Runs all that the model does.
+        shelf: The Books.
+        kept: Documents to be read.
+        readings: How they are read.
+        answering: What can be asked.
+        metrics: What is counted.
+        is_stopping: Whether no more is taken on.
+
+    Args:
+        loaded: The model.
+        limits: How much may be asked for.
+    """
+
+    def __init__(self, loaded: LoadedModel, limits: Limits) -> None:
+        self.loaded = loaded
+        self.limits = limits
+        self.worker = Worker(Schedule[Job](limits.questions, limits.readings))
+        self.shelf = Shelf(loaded, limits.open_books)
+        self.kept = Kept(self.shelf.folder / KEPT)
+        self.metrics = Metrics(self.worker)
+        self.readings = Readings(
+            loaded, self.worker, self.shelf, self.kept, limits.watchers, lambda tokens: self.metrics.read.inc(tokens)
+        )
+        self.answering = Answering(loaded, self.shelf.session)
+        self.is_stopping = False
+
+    def start(self) -> None:
+        """Begin to work, first on what an earlier server left."""
+        self.kept.open()
+        self.worker.start()
+        self.readings.resume()
+
+    def drain(self) -> None:
+        """Take nothing more on; send those away who wait or follow a reading."""
+        self.is_stopping = True
+        self.worker.drain()
+        self.readings.end_all()
+
+    def stop(self) -> None:
+        """End: a question gets its time, reading ends with its window and goes on at the next start."""
+        self.drain()
+        self.worker.stop(self.limits.grace_seconds)  # before this, uvicorn has waited for answers as long

@@ -1,0 +1,190 @@
+"""Jobs in the worker's thread: each is told of to its end, exactly once, whatever becomes of it."""
+
+import random
+import threading
+import time
+
+import pytest
+
+from longfocus.serving.refusals import Refusal
+from longfocus.serving.schedule import Schedule
+from longfocus.serving.worker import Begun, Ended, Given, Job, Worker
+
+
+@pytest.fixture
+def worker():
+    working = Worker(Schedule(64, 8))
+    working.start()
+    yield working
+    working.stop(5)
+
+
+class Watched:
+    """A job whose story is kept."""
+
+    def __init__(self, work, client="one", is_reading=False):
+        self.told = []
+        self.ended = threading.Event()
+        self.job = Job(client, work, self.tell, is_reading)
+
+    def tell(self, told):
+        self.told.append(told)
+        if isinstance(told, Ended):
+            self.ended.set()
+
+    def end(self):
+        assert self.ended.wait(10)
+        assert sum(isinstance(told, Ended) for told in self.told) == 1
+        return self.told[-1]
+
+
+def blocked(worker):
+    """Keeps the worker busy; returns what lets it go on."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        gate.wait(10)
+        yield "passed"
+
+    watched = Watched(work)
+    worker.submit(watched.job)
+    assert begun.wait(10)
+    return gate, watched
+
+
+def test_a_job_is_told_of(worker):
+    watched = Watched(lambda: iter("ab"))
+    worker.submit(watched.job)
+    assert watched.end() == Ended("done")
+    assert watched.told == [Begun(), Given("a"), Given("b"), Ended("done")]
+
+
+def test_a_job_that_fails_harms_no_other(worker, caplog):
+    def fails():
+        yield 1
+        raise ValueError("no")
+
+    first, second = Watched(fails), Watched(lambda: iter("a"))
+    worker.submit(first.job)
+    worker.submit(second.job)
+    assert first.end().how == "failed"
+    assert isinstance(first.told[-1].error, ValueError)
+    assert second.end().how == "done"
+    assert "ValueError: no" in caplog.text
+
+
+def test_a_question_waits_for_one_window_of_reading(worker):
+    order = []
+
+    def reading():
+        for number in range(6):
+            order.append(number)
+            yield number
+
+    gate, _ = blocked(worker)
+    watched = [Watched(reading, "reader", True)]
+    watched += [Watched(lambda: iter(order.append("question") or ())) for _ in range(3)]
+    for each in watched:
+        worker.submit(each.job)
+    gate.set()
+    for each in watched:
+        each.end()
+    assert order == [0, "question", 1, "question", 2, "question", 3, 4, 5]
+
+
+def test_called_off_before_its_turn(worker):
+    gate, first = blocked(worker)
+    watched = Watched(lambda: iter("a"))
+    worker.submit(watched.job)
+    worker.cancel(watched.job)
+    assert watched.told == [Ended("cancelled")]
+    gate.set()
+    assert first.end().how == "done"
+
+
+@pytest.mark.parametrize("is_reading", [False, True])
+def test_called_off_while_it_runs(worker, is_reading):
+    closed = threading.Event()
+
+    def work():
+        try:
+            while True:
+                time.sleep(0.001)
+                yield 1
+        finally:
+            closed.set()
+
+    watched = Watched(work, is_reading=is_reading)
+    worker.submit(watched.job)
+    while len(watched.told) < 3:
+        time.sleep(0.001)
+    worker.cancel(watched.job)
+    assert watched.end() == Ended("cancelled")
+    assert closed.is_set()
+
+
+def test_over_the_bound_a_time_to_come_back_is_told(worker):
+    gate, _ = blocked(worker)
+    for number in range(64):
+        worker.submit(Watched(lambda: iter(()), f"client {number}").job)
+    with pytest.raises(Refusal) as caught:
+        worker.submit(Watched(lambda: iter(()), "another").job)
+    assert caught.value.status == 429
+    assert int(caught.value.headers["Retry-After"]) >= 1
+    gate.set()
+
+
+def test_stopping_lets_what_runs_end_and_tells_the_others():
+    worker = Worker(Schedule(8, 8))
+    worker.start()
+    gate, first = blocked(worker)
+    waits = Watched(lambda: iter("a"))
+    worker.submit(waits.job)
+    threading.Timer(0.1, gate.set).start()
+    worker.stop(10)
+    assert first.end().how == "done"
+    assert waits.end().error.status == 503
+    with pytest.raises(Refusal):
+        worker.submit(Watched(lambda: iter(())).job)
+    assert not worker.is_alive
+
+
+@pytest.mark.parametrize(("is_reading", "how"), [(False, "cancelled"), (True, "failed")])
+def test_stopping_calls_off_what_takes_too_long_and_leaves_reading_after_its_window(is_reading, how):
+    worker = Worker(Schedule(8, 8))
+    worker.start()
+    watched = Watched(lambda: (time.sleep(0.005) for _ in iter(int, 1)), is_reading=is_reading)
+    worker.submit(watched.job)
+    while len(watched.told) < 2:
+        time.sleep(0.001)
+    worker.stop(0.05)
+    assert watched.end().how == how
+
+
+def test_nothing_is_lost_among_many_clients(worker):
+    """Submitted and called off from several threads at random: each job ends, and only those called off unfinished."""
+    watched = [Watched(lambda: iter(range(3)), f"client {number % 5}") for number in range(60)]
+    refused = []
+
+    def client(number):
+        chance = random.Random(number)
+        for each in watched[number::4]:
+            try:
+                worker.submit(each.job)
+            except Refusal:
+                refused.append(each)
+                continue
+            if chance.random() < 0.3:
+                worker.cancel(each.job)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for each in watched:
+        if each not in refused:
+            end = each.end()
+            assert end.how == "done" or each.job.cancelled.is_set()
+            assert end.how != "done" or len(each.told) == 5
