@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from longfocus.memory.around import AroundMemory
 from longfocus.memory.choosing import ChoosingMemory, Chosen
 from longfocus.memory.held import Held, PlainHeld, held_by
 from longfocus.model.attend import Part, weigh
@@ -93,7 +94,7 @@ class AttentionAccount:
         return note
 
 
-class WatchedMemory(Memory):
+class WatchedMemory(AroundMemory):
     """A memory of one row whose attention is kept account of.
 
     Args:
@@ -109,58 +110,42 @@ class WatchedMemory(Memory):
     def __init__(
         self, inner: Memory, account: AttentionAccount, layer: int, first: int, entries: int, window: Tensor | None
     ) -> None:
+        super().__init__(_reporting(inner, account.noting_from(first, layer)))
         self._account = account
         self._layer = layer
         self._first = first
         self._entries = entries
         self._window = window
-        self._inner = _reporting(inner, account.noting_from(first, layer))
         self._note_window = account.noting_from(first + entries, layer)
 
     def noted_in(self, account: AttentionAccount) -> WatchedMemory:
         """The same memory, kept account of elsewhere."""
-        return WatchedMemory(self._inner, account, self._layer, self._first, self._entries, self._window)
-
-    def __len__(self) -> int:
-        return len(self._inner)
-
-    @property
-    def rows(self) -> int:
-        """See `Memory.rows`."""
-        return self._inner.rows
-
-    def counted(self) -> int | Tensor:
-        """See `Memory.counted`."""
-        return self._inner.counted()
+        return WatchedMemory(self.inner, account, self._layer, self._first, self._entries, self._window)
 
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> WatchedMemory:
         """See `Memory.append`; what is added is not the document's and not counted."""
-        inner = self._inner.append(keys, values, keep)
+        inner = self.inner.append(keys, values, keep)
         return WatchedMemory(inner, self._account, self._layer, self._first, self._entries, self._window)
 
     def attend(self, query: Tensor, scale: float) -> Part:
         """See `Memory.attend`."""
-        return self._inner.attend(query, scale)
+        return self.inner.attend(query, scale)
 
     def attended(self, query: Tensor, scale: float, lse: Tensor) -> None:
         """See `Memory.attended`."""
-        self._inner.attended(query, scale, lse)
-        if not _chooses(self._inner) and self._entries:
+        self.inner.attended(query, scale, lse)
+        if not _chooses(self.inner) and self._entries:
             # the document's part alone: laying it out with what came behind would copy it
-            read = self._inner.first if isinstance(self._inner, ChainedMemory) else self._inner
+            read = self.inner.first if isinstance(self.inner, ChainedMemory) else self.inner
             most = _most_attended(query, held_by(read), self._entries, scale, lse)
             self._account.noting_from(self._first, self._layer)(*most)
         if self._window is not None and self._window.shape[2] and self._account.window_counts:
             window = PlainHeld(Entries(self._window, self._window, None))
             self._note_window(*_most_attended(query, window, len(window), scale, lse))
 
-    def entries(self) -> Entries:
-        """See `Memory.entries`."""
-        return self._inner.entries()
-
     def select(self, rows: Tensor) -> Memory:
         """See `Memory.select`; the rows of a batch are not kept account of."""
-        return self._inner.select(rows)
+        return self.inner.select(rows)
 
 
 def _chooses(memory: Memory) -> bool:

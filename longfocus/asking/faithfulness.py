@@ -11,6 +11,7 @@ from torch import Tensor
 from longfocus.asking.passages import Citation
 from longfocus.asking.session import Answer, Session
 from longfocus.errors import RequestError
+from longfocus.memory.around import AroundMemory
 from longfocus.memory.choosing import ChoosingMemory
 from longfocus.model.attend import Part
 from longfocus.model.cache import LongLlamaCache
@@ -37,37 +38,26 @@ class Faithfulness:
         return self.log_likelihood - self.without_passage
 
 
-class _HidingMemory(Memory):
+class _HidingMemory(AroundMemory):
     """A memory of one row of which some entries cannot be seen."""
 
     def __init__(self, inner: Memory, keep: Tensor) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._keep = keep
-
-    def __len__(self) -> int:
-        return len(self._inner)
-
-    @property
-    def rows(self) -> int:
-        return self._inner.rows
-
-    def counted(self) -> int | Tensor:
-        """See `Memory.counted`."""
-        return self._inner.counted()
 
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
         more = keys.new_ones((1, keys.shape[2]), dtype=torch.bool) if keep is None else keep
-        return _HidingMemory(self._inner.append(keys, values, keep), torch.cat((self._keep, more), dim=1))
+        return _HidingMemory(self.inner.append(keys, values, keep), torch.cat((self._keep, more), dim=1))
 
     def attend(self, query: Tensor, scale: float) -> Part:
         return attend_in_blocks(query, self.entries(), scale)
 
     def entries(self) -> Entries:
-        keys, values, _ = self._inner.entries()
+        keys, values, _ = self.inner.entries()
         return Entries(keys, values, self._keep)
 
     def select(self, rows: Tensor) -> Memory:
-        return _HidingMemory(self._inner.select(rows), self._keep[rows])
+        return _HidingMemory(self.inner.select(rows), self._keep[rows])
 
 
 def check_faithfulness(session: Session, answer: Answer, citation: Citation) -> Faithfulness:

@@ -14,9 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from longfocus.memory.around import AroundMemory
 from longfocus.memory.held import Held, PartwiseMemory, held_by
 from longfocus.model.attend import Part
-from longfocus.model.memory import ChainedMemory, DenseMemory, Entries, Memory
+from longfocus.model.memory import ChainedMemory, DenseMemory, Memory
 
 Chosen = Callable[[Tensor, Tensor], None]
 """Told which entries [G, B * H / G, T, K] the queries chose and their shares of attention, likewise."""
@@ -24,7 +25,7 @@ Chosen = Callable[[Tensor, Tensor], None]
 _SCORES = 1 << 26  # most scores held at a time
 
 
-class ChoosingMemory(PartwiseMemory):
+class ChoosingMemory(AroundMemory, PartwiseMemory):
     """The `k` entries that are chosen for each query and head, of a memory of one row.
 
     Args:
@@ -34,7 +35,7 @@ class ChoosingMemory(PartwiseMemory):
     """
 
     def __init__(self, inner: Memory, k: int, chosen: Chosen | None = None) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.k = k
         self._chosen = chosen
         self._last: tuple[Tensor, Tensor] | None = None
@@ -50,18 +51,6 @@ class ChoosingMemory(PartwiseMemory):
     @abstractmethod
     def over(self, inner: Memory) -> ChoosingMemory:
         """As many entries of another memory, such as this one's with some hidden."""
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    @property
-    def rows(self) -> int:
-        """See `Memory.rows`."""
-        return self.inner.rows
-
-    def counted(self) -> int | Tensor:
-        """See `Memory.counted`; all that may be chosen: the best of many entries are better than the best of few."""
-        return self.inner.counted()
 
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> ChainedMemory:
         """See `Memory.append`; what comes behind is seen whole."""
@@ -106,10 +95,6 @@ class ChoosingMemory(PartwiseMemory):
     def held(self) -> Held:
         """See `PartwiseMemory.held`; all of them."""
         return held_by(self.inner)
-
-    def entries(self) -> Entries:
-        """See `Memory.entries`; all of them."""
-        return self.inner.entries()
 
     def select(self, rows: Tensor) -> Memory:
         """See `Memory.select`; one row serves all."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from longfocus.memory.around import AroundMemory
 from longfocus.memory.book import StoredBook
 from longfocus.memory.choosing import ChoosingMemory
 from longfocus.memory.held import Held, held_by
@@ -22,14 +23,14 @@ from longfocus.memory.int8 import Int8Memory
 from longfocus.memory.top_k import TopKMemory
 from longfocus.model.attend import Part
 from longfocus.model.cache import LongLlamaCache
-from longfocus.model.memory import Entries, Memory
+from longfocus.model.memory import Memory
 from longfocus.model.modeling import LongLlamaModel
 
 _AT_ONCE = 32  # queries of a key head whose scores of all entries are laid out at a time
 _BLOCK = 1 << 15  # entries whose keys are laid out at a time
 
 
-class ListeningMemory(Memory):
+class ListeningMemory(AroundMemory):
     """Another memory, with every query that comes to it kept.
 
     Attributes:
@@ -38,39 +39,23 @@ class ListeningMemory(Memory):
     """
 
     def __init__(self, inner: Memory) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.heard: list[Tensor] = []
         self.scale = 1.0
 
-    def __len__(self) -> int:
-        return len(self._inner)
-
-    @property
-    def rows(self) -> int:
-        """See `Memory.rows`."""
-        return self._inner.rows
-
-    def counted(self) -> int | Tensor:
-        """See `Memory.counted`."""
-        return self._inner.counted()
-
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> Memory:
         """See `Memory.append`; what is longer is not listened to."""
-        return self._inner.append(keys, values, keep)
+        return self.inner.append(keys, values, keep)
 
     def attend(self, query: Tensor, scale: float) -> Part:
         """See `Memory.attend`."""
         self.heard.append(query)
         self.scale = scale
-        return self._inner.attend(query, scale)
-
-    def entries(self) -> Entries:
-        """See `Memory.entries`."""
-        return self._inner.entries()
+        return self.inner.attend(query, scale)
 
     def select(self, rows: Tensor) -> Memory:
         """See `Memory.select`; it is not listened to."""
-        return self._inner.select(rows)
+        return self.inner.select(rows)
 
 
 @dataclass(frozen=True)
