@@ -14,13 +14,14 @@ from torch import Tensor
 from longfocus.memory.around import AroundMemory
 from longfocus.memory.choosing import ChoosingMemory, Chosen
 from longfocus.memory.held import Held, PlainHeld, held_by
-from longfocus.model.attend import Part, weigh
-from longfocus.model.memory import ChainedMemory, Entries, Memory
+from longfocus.memory.top_k import best_entries
+from longfocus.model.attend import Part
+from longfocus.model.memory import ChainedMemory, DenseMemory, Entries, Memory
 
 NOTED = 16
 """Entries noted for each query and head, where the memory itself does not choose."""
 
-_BLOCK = 1 << 22  # most shares of attention worked out at a time
+_SCORES = 1 << 26  # most scores held at a time
 
 
 class Tally:
@@ -74,6 +75,7 @@ class AttentionAccount:
     Attributes:
         question: By the question's tokens.
         answer: By what chose the answer's tokens; the first one is chosen at the question's end.
+        notes_question: Whether the question's tokens are counted; not where it was looked up before.
         window_counts: Whether tokens at the document's end that are in the window are counted too; true for as long
             as they stand where they stood.
     """
@@ -81,13 +83,14 @@ class AttentionAccount:
     def __init__(self, tokens: int) -> None:
         self.question = Tally(tokens)
         self.answer = Tally(tokens)
+        self.notes_question = True
         self.window_counts = True
 
     def noting_from(self, first: int, layer: int) -> Chosen:
         """What notes a layer's entries and their shares, both [G, H, T, K], where entry 0 is token `first`."""
 
         def note(entries: Tensor, shares: Tensor) -> None:
-            if entries.shape[2] > 1:
+            if entries.shape[2] > 1 and self.notes_question:
                 self.question.add(entries[:, :, :-1] + first, shares[:, :, :-1], layer)
             self.answer.add(entries[:, :, -1] + first, shares[:, :, -1], layer)
 
@@ -124,7 +127,10 @@ class WatchedMemory(AroundMemory):
 
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> WatchedMemory:
         """See `Memory.append`; what is added is not the document's and not counted."""
-        inner = self.inner.append(keys, values, keep)
+        inner = self.inner
+        if isinstance(inner, DenseMemory):  # would grow; what is the document's must stay apart
+            inner = ChainedMemory(inner, dtype=inner.entries().keys.dtype)
+        inner = inner.append(keys, values, keep)
         return WatchedMemory(inner, self._account, self._layer, self._first, self._entries, self._window)
 
     def attend(self, query: Tensor, scale: float) -> Part:
@@ -134,14 +140,15 @@ class WatchedMemory(AroundMemory):
     def attended(self, query: Tensor, scale: float, lse: Tensor) -> None:
         """See `Memory.attended`."""
         self.inner.attended(query, scale, lse)
+        if not self._account.notes_question:
+            query, lse = query[:, :, -1:], lse[:, :, -1:]
         if not _chooses(self.inner) and self._entries:
             # the document's part alone: laying it out with what came behind would copy it
             read = self.inner.first if isinstance(self.inner, ChainedMemory) else self.inner
-            most = _most_attended(query, held_by(read), self._entries, scale, lse)
-            self._account.noting_from(self._first, self._layer)(*most)
+            self._account.noting_from(self._first, self._layer)(*_most_attended(query, held_by(read), scale, lse))
         if self._window is not None and self._window.shape[2] and self._account.window_counts:
             window = PlainHeld(Entries(self._window, self._window, None))
-            self._note_window(*_most_attended(query, window, len(window), scale, lse))
+            self._note_window(*_most_attended(query, window, scale, lse))
 
     def select(self, rows: Tensor) -> Memory:
         """See `Memory.select`; the rows of a batch are not kept account of."""
@@ -159,20 +166,16 @@ def _reporting(memory: Memory, note: Chosen) -> Memory:
     return memory.reporting(note) if isinstance(memory, ChoosingMemory) else memory
 
 
-def _most_attended(query: Tensor, held: Held, count: int, scale: float, lse: Tensor) -> tuple[Tensor, Tensor]:
-    """The entries, of the first `count`, with the largest shares for one row's queries; both [G, H, T, K]."""
-    groups = held.heads
-    heads, queries = query.shape[1], query.shape[2]
-    step = max(_BLOCK // (heads * queries), NOTED)
-    scores, places = [], []
-    for start in range(0, count, step):
-        block = weigh(query[:1], held.keys(start, min(start + step, count)).to(query), scale)[0]
-        best = block.topk(min(NOTED, block.shape[-1]), dim=-1)
-        scores.append(best.values)
-        places.append(best.indices + start)
-    every = torch.cat(scores, dim=-1)
-    best = every.topk(min(NOTED, every.shape[-1]), dim=-1)
-    chosen = torch.gather(torch.cat(places, dim=-1), -1, best.indices)
-    shares = torch.exp(best.values - lse[0, ..., None])
+def _most_attended(query: Tensor, held: Held, scale: float, lse: Tensor) -> tuple[Tensor, Tensor]:
+    """The entries with the largest shares for one row's queries, and those shares, both [G, H, T, K]."""
+    groups, (heads, queries) = held.heads, query.shape[1:3]
+    grouped = query[0].reshape(groups, -1, query.shape[-1])
+    step = max(_SCORES // (groups * len(held)), 1)
+    pieces = (grouped[:, start : start + step] for start in range(0, grouped.shape[1], step))
+    likely = torch.cat([best_entries(piece, held, 2 * NOTED) for piece in pieces], dim=1)  # by rounded scores
+    scores = torch.einsum("grd,grkd->grk", grouped.float(), held.picked_keys(likely).to(query.device)) * scale
+    best = scores.topk(min(NOTED, scores.shape[-1]), dim=-1)
+    chosen = likely.gather(-1, best.indices.to(likely.device))
+    shares = torch.exp(best.values - lse[0].reshape(groups, -1, 1))
     shape = (groups, heads // groups, queries, -1)
     return chosen.view(shape), shares.view(shape)

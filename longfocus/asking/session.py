@@ -187,6 +187,8 @@ class Session:
         first = 0.0
         pieces: list[str] = []
         written: Written | None = None
+        if account is not None:
+            account.notes_question = prompt.attention is None
         for item in write(self.loaded.model, self.loaded.tokenizer, prompt.ids, state, sampling):
             if isinstance(item, Written):
                 written = item

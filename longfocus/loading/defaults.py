@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from longfocus.model.config import LongLlamaConfig
+from longfocus.planning.ways import fetching_layers
 
 LONGEST_WINDOW = 1024
 """Most tokens in the window of a model that was not trained to use memory, unless another window is asked for."""
 
 SINK_TOKENS = 4
 """First tokens that such a model keeps in its window; without them perplexity rises by half (docs/log.md)."""
+
+
+MEM_DISCOUNT = 0.5
+"""A memory as long as many windows would drown the window of a model that was not trained with one (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,12 @@ def training_free(config: LongLlamaConfig, window: int | None = None) -> dict[st
     window = window or min(LONGEST_WINDOW, config.window)
     staying = window // 2
     sinks = min(SINK_TOKENS, staying // 2)
-    layers = config.num_hidden_layers
-    first = layers * 17 // 30
     return {
-        "mem_layers": list(range(first, max(layers * 24 // 30, first + 1))),
+        "mem_layers": list(fetching_layers(config.num_hidden_layers)),
         "window_length": window,
         "window_overlap": staying - sinks,
         "sink_tokens": sinks,
+        "mem_discount": MEM_DISCOUNT,
         # What ends an input stands in one window with as much of what came before as the overlap says.
         "last_context_length": window - staying,
     }

@@ -70,6 +70,7 @@ def load(
     window_overlap: int | None = None,
     sink_tokens: int | None = None,
     last_context_length: int | None = None,
+    mem_discount: float | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
@@ -79,7 +80,7 @@ def load(
 
     A LongLLaMA, and a model with an adapter, uses its memory as it was trained to. Any other checkpoint gets the
     memory of `longfocus.loading.defaults`, which needs no training. The arguments from `mem_layers` to
-    `last_context_length` override either.
+    `mem_discount` override either.
 
     Args:
         name_or_path: A folder, a .gguf file, a name on the Hugging Face hub, or one of `longfocus models`; None is
@@ -93,6 +94,7 @@ def load(
             for a checkpoint that is no LongLLaMA.
         sink_tokens: How many of the first tokens never leave the window.
         last_context_length: How many of the last tokens of an input stay in the window.
+        mem_discount: How much less a memory counts the longer it is; 0 for not at all.
         dtype: Of the weights in memory; None means bfloat16 where the device computes well with it, else float16
             on a GPU and float32 on a CPU.
         device: None means the first GPU if there is one, else the CPU.
@@ -120,6 +122,7 @@ def load(
                 "window_overlap": window_overlap,
                 "sink_tokens": sink_tokens,
                 "last_context_length": last_context_length,
+                "mem_discount": mem_discount,
             },
         )
         files = find_weights(found.folder)

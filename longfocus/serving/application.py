@@ -46,7 +46,7 @@ def application(service: Service, access: Access) -> Starlette:
 
     async def limits(request: Request) -> Response:
         """`GET /v1/limits`: the model, the kinds of documents that are read, and how much may be asked for."""
-        facts = {"object": "limits", "model": service.loaded.name, "suffixes": [*READERS]}
+        facts = {"object": "limits", "model": Path(service.loaded.name).name, "suffixes": [*READERS]}
         return Json(facts | asdict(service.limits))
 
     async def metrics(request: Request) -> Response:

@@ -70,6 +70,8 @@ class ServedSession(Session):
         pieces: list[str] = []
         first = 0.0
         last: Any = None
+        if account is not None:
+            account.notes_question = prompt.attention is None
         for item in ended(super().answer(prompt, state, None, sampling, 0, begun), self.ending):
             last = item
             if isinstance(item, str):

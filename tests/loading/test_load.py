@@ -170,6 +170,8 @@ def test_memory_by_request(llama):
     assert (config.window, config.window_overlap, config.sink_tokens, config.last_context_length) == (40, 16, 4, 20)
     config = load(llama[0], window=40, window_overlap=0, last_context_length=7, **CPU).model.config
     assert (config.window, config.window_overlap, config.last_context_length) == (40, 0, 7)
+    assert config.mem_discount == 0.5
+    assert load(llama[0], mem_discount=0, **CPU).model.config.mem_discount == 0
     assert load(llama[0], mem_layers=[], **CPU).model.config.mem_layers == []
     assert load(llama[0], window=1, **CPU).model.config.window == 1
 
@@ -180,6 +182,7 @@ def test_memory_by_request(llama):
         ({"window": 0}, "window of 0 tokens"),
         ({"window": 10, "window_overlap": 10}, "window_overlap is 10"),
         ({"last_context_length": 0}, "last_context_length"),
+        ({"mem_discount": -1}, "mem_discount is -1"),
         ({"mem_layers": [4]}, "mem_layers has layer 4"),
         ({"dtype": "float17"}, "wanted bfloat16, float16 or float32"),
         ({"dtype": torch.int8}, "wanted bfloat16, float16 or float32"),

@@ -62,7 +62,7 @@ export class Answer {
       const { chapter, page, score, text } = passage;
       const place = [chapter, page && `page ${page}`, share && percent(score)].filter(Boolean).join(" · ");
       const parts = [make("span", { class: "number" }, String(number + 1)), make("span", { class: "place" }, place)];
-      const snippet = make("span", { class: "snippet" }, `“${shortened(text, SNIPPET)}”`);
+      const snippet = make("span", { class: "snippet" }, shortened(text, SNIPPET));
       const button = make("button", { type: "button", class: "citation" }, ...parts, " ", snippet);
       button.addEventListener("click", () => this.#cite(passage, button, this));
       return make("li", {}, button);

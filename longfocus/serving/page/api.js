@@ -123,7 +123,7 @@ export async function* ask(body, signal) {
   };
   let end = null;
   for await (const data of events("/v1/chat/completions", request)) {
-    if (data === "[DONE]") break;
+    if (data === "[DONE]") continue; // the stream ends by itself
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Refused(0, chunk);
     const [choice] = chunk.choices;

@@ -76,9 +76,7 @@ export class Conversation {
     const turn = make("li", { class: "turn" }, make("p", { class: "asked" }, question));
     at("turns").append(turn);
     announce("The question was sent.");
-    const scrolling = keptAtEnd(at("turns"));
     const isGood = await (at("compare").checked ? this.#compare : this.#answer).call(this, question, turn, mine.signal);
-    scrolling.disconnect();
     if (this.#stop !== mine) return;
     this.#stop = null;
     if (!isGood && !mine.signal.aborted && !field.value) field.value = question;
@@ -89,8 +87,10 @@ export class Conversation {
   async #answer(question, turn, signal) {
     const answer = new Answer(this.#cite);
     turn.append(answer.element);
+    const letGo = keepAtEnd(at("turns"));
     const asked = { role: "user", content: question };
     const end = await answer.write(this.#body([...this.#messages, asked]), signal);
+    letGo();
     if (answer.text && turn.isConnected) this.#messages.push(asked, { role: "assistant", content: answer.text });
     if (!end) {
       announce(answer.state);
@@ -115,6 +115,7 @@ export class Conversation {
     const answers = ways.map(([heading]) => new Answer(this.#cite, heading));
     turn.classList.add("compared");
     turn.append(make("div", { class: "columns" }, ...answers.map(({ element }) => element)));
+    turn.scrollIntoView({ block: "start" });
     answers[2].showPassages(found.length ? "Was given" : "", found, false);
     const ends = await Promise.all(ways.map(([, body], way) => answers[way].write(body, signal)));
     if (ends[0] && turn.isConnected) this.#attend(answers[0].attention);
@@ -135,23 +136,20 @@ export class Conversation {
   }
 }
 
-/** Keep the end of a list in sight while it grows, unless its user has scrolled up. */
-function keptAtEnd(list) {
-  const scrolls = [list, list.closest("#talk")].find((each) => each.scrollHeight > each.clientHeight) ?? list;
+/** Keep the end of a list in sight while it grows, unless its user scrolls up; returns what ends that. */
+function keepAtEnd(list) {
   let isAtEnd = true;
   const follow = () => {
-    if (isAtEnd) scrolls.scrollTop = scrolls.scrollHeight;
+    if (isAtEnd) list.scrollTop = list.scrollHeight;
   };
-  const look = () => (isAtEnd = scrolls.scrollHeight - scrolls.scrollTop - scrolls.clientHeight < 60);
-  scrolls.addEventListener("scroll", look);
+  const look = () => (isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60);
   const watch = new MutationObserver(follow);
+  list.addEventListener("scroll", look);
   watch.observe(list, { childList: true, subtree: true, characterData: true });
   follow();
-  return {
-    disconnect() {
-      follow();
-      watch.disconnect();
-      scrolls.removeEventListener("scroll", look);
-    },
+  return () => {
+    follow();
+    watch.disconnect();
+    list.removeEventListener("scroll", look);
   };
 }

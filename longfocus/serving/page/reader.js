@@ -17,7 +17,6 @@ export class Reader {
   #conversation = null;
   #chapters = [];
   #cameFrom = null; // the citation that led to a passage
-  #place = 0;
 
   /** @param {string} name - The book's. */
   constructor(name) {
@@ -33,9 +32,8 @@ export class Reader {
     if (!this.#book) {
       say(at("title"), "Opening …");
       await this.#open();
-    } else {
-      await this.#view.go(this.#place);
     }
+    say(at("title"), this.#title);
     document.title = `${this.#title} · Longfocus`;
     at("title").focus();
   }
@@ -85,7 +83,6 @@ export class Reader {
 
   /** Show where the reader is by now. */
   #moved(place) {
-    this.#place = place;
     this.#strip.tellPlace(place);
     const [section] = this.#book.sectionsAt(place);
     for (const { button, of } of this.#chapters) {

@@ -52,7 +52,7 @@ export class ShelvedBook {
     const facts = [STATES[status] ?? status];
     if (book.tokens) facts.push(`${count(book.tokens)} tokens`);
     if (book.bytes) facts.push(`${size(book.bytes)} on the disk`);
-    if (book.filename && book.filename !== title && book.filename !== book.id) facts.push(book.filename);
+    if (![title, book.id].some((name) => book.filename.startsWith(name))) facts.push(book.filename);
     say(this.#facts, facts.join(" · "));
     this.#error.hidden = !book.error;
     say(this.#error, book.error ?? "");

@@ -21,6 +21,9 @@ export class TextView {
   #lit = [];
   #goal = null; // where one went, until one scrolls on
   #goalTop = 0;
+  #last = 0; // the place that one saw last
+  #width = 0;
+  #sizes;
   #moves = 0;
   #isClosed = false;
 
@@ -40,9 +43,14 @@ export class TextView {
       waits = true;
       requestAnimationFrame(() => {
         waits = false;
-        if (!this.#isClosed && root.clientHeight) moved(this.place); // it has no height while it is not shown
+        if (this.#isClosed || !root.clientHeight) return; // it has no height while it is not shown
+        this.#last = this.place;
+        moved(this.#last);
       });
     };
+    this.#width = root.clientWidth;
+    this.#sizes = new ResizeObserver(() => this.#resized());
+    this.#sizes.observe(root);
     this.#fillLater(0);
   }
 
@@ -50,6 +58,7 @@ export class TextView {
   close() {
     this.#isClosed = true;
     this.#observer.disconnect();
+    this.#sizes.disconnect();
     this.#root.onscroll = null;
     this.#root.replaceChildren();
   }
@@ -77,7 +86,7 @@ export class TextView {
     const [node, offset] = nodeAt(element, inside);
     range.setStart(node, offset);
     range.setEnd(node, Math.min(offset + 1, node.length));
-    this.#goal = place;
+    this.#goal = this.#last = place;
     await this.#settle(range);
   }
 
@@ -106,7 +115,7 @@ export class TextView {
     if (!marks.length) return null;
     marks[0].tabIndex = -1;
     if (label) marks[0].setAttribute("aria-description", label);
-    this.#goal = start;
+    this.#goal = this.#last = start;
     await this.#settle(marks[0]);
     return marks[0];
   }
@@ -134,6 +143,14 @@ export class TextView {
     this.#root.replaceChildren(...this.#stretches);
     this.#root.scrollTop = 0;
     this.#stretches.forEach((stretch) => this.#observer.observe(stretch));
+  }
+
+  /** Lines break elsewhere, or it is shown again: what one saw last is where it was. */
+  #resized() {
+    const width = this.#root.clientWidth;
+    const isOther = width !== this.#width;
+    this.#width = width;
+    if (isOther && width) this.go(this.#last);
   }
 
   #approach(seen) {
