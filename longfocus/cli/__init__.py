@@ -36,7 +36,7 @@ VERBS = {
     "chat": "Talk with a book, one question after another.",
     "books": "List the books that have been read.",
     "index": "Build an index over a book's memory, for questions to long books.",
-    "inspect": "Tell what a book holds, and how well each kind of memory finds it.",
+    "inspect": "Tell what a book holds, and what each memory finds of it.",
     "serve": "Serve books over HTTP, to programs that speak OpenAI's API.",
     "train": "Teach a model to use memory, by a recipe.",
     "eval": "Measure a model, at any length, with every answer kept.",

@@ -29,7 +29,7 @@ def inspect(
     queries: Annotated[int, typer.Option(help="Most queries of each head and layer.", min=1)] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Tell what a book holds, and how well each kind of memory finds it."""
+    """Tell what a book holds, and what each memory finds of it."""
     from longfocus.cli.drawing import waiting
     from longfocus.cli.text import plain
     from longfocus.memory.book import StoredBook
