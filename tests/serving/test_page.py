@@ -24,7 +24,9 @@ def test_every_file_that_the_page_names_is_served_with_its_type(server):
     named = set(re.findall(r'(?:src|href)="([\w.]+)"', index.text))
     for path in SCRIPTS:
         named |= set(re.findall(r'from "\./([\w.]+)"', path.read_text("utf-8")))
-    assert named == {path.name for path in FILES} - {"index.html"}, "each file is named, and each that is named is there"
+    assert named == {path.name for path in FILES} - {"index.html"}, (
+        "each file is named, and each that is named is there"
+    )
     for name in named:
         response = server.ask("GET", f"/{name}")
         assert response.status_code == 200

@@ -155,7 +155,13 @@ def test_the_strip_leads_through_the_book(server, open_page):
     here = next(each["label"] for each in sections if each["start"] <= length / 2 < each["end"])
     expect(page.locator("#chapters [aria-current]")).to_have_text(here)
     now = int(strip.get_attribute("aria-valuenow"))
-    for key, part in (("ArrowRight", now + 1), ("ArrowRight", now + 2), ("PageDown", now - 8), ("Home", 0), ("End", 159)):
+    for key, part in (
+        ("ArrowRight", now + 1),
+        ("ArrowRight", now + 2),
+        ("PageDown", now - 8),
+        ("Home", 0),
+        ("End", 159),
+    ):
         strip.press(key)
         expect(strip).to_have_attribute("aria-valuenow", str(part))
     page.locator("#chapters button").nth(1).click()
@@ -192,7 +198,9 @@ def test_without_a_mouse(server, open_page):
         for _ in range(60):
             page.keyboard.press(key)
             focused = page.evaluate_handle("document.activeElement")
-            assert focused.evaluate("each => each === document.body || each.checkVisibility()"), "focus is where one sees"
+            assert focused.evaluate("each => each === document.body || each.checkVisibility()"), (
+                "focus is where one sees"
+            )
             if focused.evaluate("(each, wanted) => each.matches(wanted)", selector):
                 return
             passed.append(focused.evaluate("each => each.id || each.textContent"))
@@ -308,7 +316,9 @@ def test_a_key_is_asked_for(endless, shelf, open_page):
         page.locator("#key").fill(key)
         page.keyboard.press("Enter")
         expect(dialog).to_be_hidden()
-        page.locator("#file").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": story(100).encode()})
+        page.locator("#file").set_input_files(
+            {"name": "a.txt", "mimeType": "text/plain", "buffer": story(100).encode()}
+        )
         expect(page.locator(".book a")).to_have_count(2)
         open_book(page, BOOK)
         ask(page)
@@ -330,7 +340,9 @@ def test_it_fits(server, open_page, width, scheme, tmp_path):
         page.screenshot(path=tmp_path / f"{name}.png")
         wide = "all => all.filter(each => each.getBoundingClientRect().right > innerWidth + 1).map(each => each.id)"
         assert page.locator("main *:not(.unseen)").evaluate_all(wide) == []
-        small = "all => all.filter(each => each.checkVisibility() && each.clientHeight < 24).map(each => each.outerHTML)"
+        small = (
+            "all => all.filter(each => each.checkVisibility() && each.clientHeight < 24).map(each => each.outerHTML)"
+        )
         assert page.locator("button, .button").evaluate_all(small) == []
 
     expect(page.locator(f'#books a[href$="{BOOK}"]')).to_be_visible()
@@ -399,7 +411,9 @@ def test_a_long_text_stays_smooth(server, open_page):
 def test_places_count_characters(server, open_page, text):
     """JavaScript counts otherwise; the server's numbers have to lead to the same characters."""
     page = open_page(server)
-    places = sorted({0, len(text), *range(0, len(text), 331), *range(max(len(text) - 3, 0), len(text)), 4095, 4096, 4097})
+    places = sorted(
+        {0, len(text), *range(0, len(text), 331), *range(max(len(text) - 3, 0), len(text)), 4095, 4096, 4097}
+    )
     places = [place for place in places if place <= len(text)]
     found = page.evaluate(
         """async ([text, places]) => {
