@@ -55,7 +55,7 @@ def recall(
     bank: int = 24576,
     alike: float = 0.5,
     prose: float = 3.0,
-    long_prose: int = 200,
+    long_prose: int = 0,
     furthest: int = 32768,
     looked_up: float = 0.75,
     reads: bool = False,

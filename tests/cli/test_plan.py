@@ -43,7 +43,9 @@ def test_the_default_model_need_not_be_here(run):
     assert (found["model"], found["source"]) == ("smollm2-135m-instruct", "known by name")
     assert found["tokens"] == 100_000
     assert found["shape"]["parameters"] == 134_515_008
-    assert [use["way"]["name"] for use in found["ways"]] == ["training-free", "full", "window", "retrieval"]
+    assert [use["way"]["name"] for use in found["ways"]] == ["memory", "full", "window", "retrieval"], (
+        "as its adapter has it"
+    )
     assert found["verdict"] == ""
 
 
