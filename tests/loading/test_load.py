@@ -460,4 +460,4 @@ def test_the_default_model_answers(default_model_path, monkeypatch):
     )
     answer = loaded.model.generate(**prompt, max_new_tokens=12, do_sample=False)
     assert "Paris" in loaded.tokenizer.decode(answer[0])
-    assert load(default_model_path).fingerprint == loaded.fingerprint
+    assert load(default_model_path).fingerprint == loaded.reader.fingerprint
