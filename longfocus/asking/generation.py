@@ -1,16 +1,19 @@
-"""Writing an answer token by token with transformers' `generate`, handed over as text while it is written."""
+"""Writing an answer token by token, handed over as text while it is written."""
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from longfocus.model.cache import LongLlamaCache
 
@@ -49,31 +52,23 @@ class Written:
     pending: list[int]
 
 
-class _Pieces(BaseStreamer):
+class _Text:
     """Turns tokens into text as they come; text goes out when it is certain not to change any more."""
 
-    def __init__(self, tokenizer: Any, out: queue.Queue[Any]) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._out = out
         self._ids: list[int] = []
         self._sent = ""
-        self._prompt_seen = False
 
-    def put(self, value: torch.Tensor) -> None:
-        """Take the prompt (first) or the next token."""
-        if not self._prompt_seen:
-            self._prompt_seen = True
-            return
-        self._ids.extend(value.reshape(-1).tolist())
+    def after(self, token: int) -> str:
+        """The text that one more token makes certain; often empty."""
+        self._ids.append(token)
         text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
         if text.endswith("\ufffd"):  # in the middle of a character
-            return
-        if text != self._sent:
-            self._out.put(text[len(self._sent) :])
-            self._sent = text
-
-    def end(self) -> None:
-        """Nothing comes after the last token."""
+            return ""
+        new: str = text[len(self._sent) :]
+        self._sent = text
+        return new
 
 
 def write(
@@ -81,57 +76,61 @@ def write(
 ) -> Iterator[str | Written]:
     """Generate after `ids`, starting from `state`; yields pieces of text and, last, what was written.
 
-    Closing the iterator stops the model at the next token.
+    As transformers' `generate` does it, but in the thread of the caller. There it would need one of its own to hand
+    text over while it writes, and two threads that compute have more helpers than there are cores, which then no longer
+    wait awake for each other: every small product takes twice as long.
+
+    Closing the iterator stops the model.
     """
-    out: queue.Queue[Any] = queue.Queue()
-    stop = threading.Event()
-    options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
-    if sampling.temperature > 0:
-        options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    options["repetition_penalty"] = sampling.repetition_penalty  # 1.0 too, or else the checkpoint's own would count
-    begun = LongLlamaCache(state.layers, state.positions, state.keep)  # `ids` do not begin with what it has seen
     known = model.generation_config
-    config = GenerationConfig(
-        eos_token_id=known.eos_token_id if known.eos_token_id is not None else tokenizer.eos_token_id,
-        pad_token_id=known.pad_token_id if known.pad_token_id is not None else 0,
-        return_dict_in_generate=True,
-        **options,
-    )
+    end = known.eos_token_id if known.eos_token_id is not None else tokenizer.eos_token_id
+    ends = end if isinstance(end, list) else [end]
+    text, choose = _Text(tokenizer), _Choosing(sampling, ids, model.device)
+    new: list[int] = []
+    given = ids
+    while True:
+        with torch.inference_mode():
+            output = model(
+                torch.tensor([given], device=model.device),
+                past_key_values=state,
+                use_cache=True,
+                last_context_length=len(ids),
+                logits_to_keep=1,
+            )
+            token = choose.next(output.logits[:, -1])
+        state, given = output.past_key_values, [token]
+        new.append(token)
+        if piece := text.after(token):
+            yield piece
+        if token in ends or len(new) == sampling.max_new_tokens:
+            break
+    yield Written(new[:-1] if token in ends else new, state, given)
 
-    def work() -> None:
-        try:
-            with torch.inference_mode():
-                if sampling.seed is not None:
-                    torch.manual_seed(sampling.seed)
-                prompt = torch.tensor([ids], device=model.device)
-                found = model.generate(
-                    prompt,
-                    attention_mask=torch.ones_like(prompt),
-                    past_key_values=begun,
-                    generation_config=config,
-                    streamer=_Pieces(tokenizer, out),
-                    stopping_criteria=StoppingCriteriaList([lambda *_: stop.is_set()]),
-                    last_context_length=len(ids),
-                )
-            out.put((found.sequences[0, len(ids) :].tolist(), found.past_key_values))
-        except BaseException as error:  # handed to the thread that waits
-            out.put(error)
 
-    thread = threading.Thread(target=work, name="longfocus-generation", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item = out.get()
-            if isinstance(item, str):
-                yield item
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                break
-    finally:
-        stop.set()
-        thread.join()
-    new, after = item
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    spoken = new[:-1] if new and new[-1] in ends else new
-    yield Written(spoken, after, new[-1:])
+class _Choosing:
+    """Chooses tokens, by transformers' own processors of logits."""
+
+    def __init__(self, sampling: Sampling, ids: list[int], device: torch.device) -> None:
+        self._seen: Any = torch.tensor([ids], device=device)
+        self._samples = sampling.temperature > 0
+        self._processors = LogitsProcessorList()
+        if sampling.repetition_penalty != 1.0:
+            self._processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        if self._samples:
+            self._processors.append(TemperatureLogitsWarper(sampling.temperature))
+            self._processors.append(TopPLogitsWarper(sampling.top_p))
+        self._chance = torch.Generator(device)
+        if sampling.seed is None:
+            self._chance.seed()
+        else:
+            self._chance.manual_seed(sampling.seed)
+
+    def next(self, logits: Tensor) -> int:
+        """The token after those seen so far, by its logits [1, V]."""
+        scores: Any = self._processors(self._seen, logits.float())
+        if self._samples:
+            token = torch.multinomial(scores.softmax(-1), 1, generator=self._chance)
+        else:
+            token = scores.argmax(-1, keepdim=True)
+        self._seen = torch.cat([self._seen, token], dim=1)
+        return int(token)
