@@ -11,6 +11,8 @@ from longfocus.asking.passages import Citation
 from longfocus.asking.session import Answer, Session
 from longfocus.loading.adapters import USUAL
 from longfocus.loading.load import LoadedModel, load
+from longfocus.loading.packed_weights import AUTO as QUANTIZE_AUTO
+from longfocus.loading.packed_weights import for_writing
 from longfocus.memory.book import StoredBook
 from longfocus.memory.kinds import AUTO
 from longfocus.memory.library import find_book, shelf_folder
@@ -35,6 +37,7 @@ class Book:
         model: LoadedModel | str | Path | None = None,
         adapter: str | Path | None = USUAL,
         memory: str = AUTO,
+        quantize: str = QUANTIZE_AUTO,
     ) -> Book:
         """Open a Book without reading it again.
 
@@ -43,13 +46,18 @@ class Book:
             model: The model that read it, loaded or by name; None for the default model.
             adapter: The adapter that it read with, as for `load`.
             memory: Which memory answers, as for `longfocus.asking.session.Session`.
+            quantize: How weights are packed for writing, as for `longfocus.loading.packed_weights.for_writing`; a model
+                that is given loaded stays as it is.
 
         Raises:
             BookError: No Book, a damaged one, one that is not complete, or one that another model read.
             CheckpointError: The model cannot be loaded.
+            RequestError: Its weights cannot be packed in that way.
         """
         stored = StoredBook.open(find_book(folder))
-        loaded = model if isinstance(model, LoadedModel) else load_for(stored, model, adapter)
+        if isinstance(model, LoadedModel):
+            return cls(Session(stored, model, memory=memory))
+        loaded = for_writing(load_for(stored, model, adapter), quantize)
         return cls(Session(stored, loaded, memory=memory))
 
     @property

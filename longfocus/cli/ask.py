@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from longfocus.cli.options import LookUp, Memory, open_session, uses_of
+from longfocus.cli.options import LookUp, Memory, Quantize, open_session, uses_of
 
 
 def ask(
@@ -25,6 +25,7 @@ def ask(
     citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
     look_up: LookUp = None,
     memory: Memory = "auto",
+    quantize: Quantize = "auto",
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes an answer at a temperature above 0 repeatable.")] = None,
@@ -33,7 +34,7 @@ def ask(
     from longfocus.cli.drawing import draw_citations, say, stream_text
 
     uses = uses_of(no_memory, window_only)
-    session = open_session(book, model, adapter, memory)
+    session = open_session(book, model, adapter, memory, quantize)
     from longfocus.asking.generation import Sampling
     from longfocus.asking.session import Answer
 

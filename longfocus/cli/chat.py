@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from longfocus.cli.options import LookUp, Memory, open_session
+from longfocus.cli.options import LookUp, Memory, Quantize, open_session
 
 
 def chat(
@@ -17,6 +17,7 @@ def chat(
     citations: Annotated[int, typer.Option(help="Most passages to cite.", min=0)] = 3,
     look_up: LookUp = None,
     memory: Memory = "auto",
+    quantize: Quantize = "auto",
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
 ) -> None:
@@ -24,7 +25,7 @@ def chat(
     from longfocus.cli.drawing import draw_citations, say, stream_text
     from longfocus.errors import RequestError
 
-    session = open_session(book, model, adapter, memory)
+    session = open_session(book, model, adapter, memory, quantize)
     from longfocus.asking.conversation import Conversation
     from longfocus.asking.generation import Sampling
     from longfocus.asking.session import Answer

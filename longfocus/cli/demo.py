@@ -16,6 +16,7 @@ def demo() -> None:
     with waiting("getting the default model"):
         from longfocus.asking.session import Answer, Session
         from longfocus.loading.load import load
+        from longfocus.loading.packed_weights import for_writing
         from longfocus.memory.book import StoredBook
         from longfocus.reading.reader import read_steps
 
@@ -23,7 +24,7 @@ def demo() -> None:
     with tempfile.TemporaryDirectory(prefix="longfocus-demo-") as folder:
         last = draw_reading(read_steps(document, loaded, Path(folder, "demo.book")), document.title)
         print(f"read “{document.title}”: {last.total:,} tokens in {last.seconds:.1f} s\n")
-        session = Session(StoredBook.open(Path(folder, "demo.book")), loaded)
+        session = Session(StoredBook.open(Path(folder, "demo.book")), for_writing(loaded))
         for question in QUESTIONS:
             print(f"> {question}")
             answer = stream_text(session.stream(question))

@@ -22,6 +22,12 @@ LookUp = Annotated[
 Memory = Annotated[
     str, typer.Option(help="Which memory answers: dense, top-k, int8, hnsw, ivf, sq8, or auto for what suits the Book.")
 ]
+Quantize = Annotated[
+    str,
+    typer.Option(
+        help="How weights are packed, to write faster: int4, int8, none, or auto for int4 where nothing is lost by it."
+    ),
+]
 KeyVariable = Annotated[
     str, typer.Option(help="Environment variable with the key of APIs; by default OPENAI_API_KEY and the like.")
 ]
@@ -43,7 +49,9 @@ def adapter_of(text: str) -> str | None:
     return None if text == "none" else text
 
 
-def open_session(book: str | Path, model: str | None, adapter: str, memory: str = "auto") -> "Session":
+def open_session(
+    book: str | Path, model: str | None, adapter: str, memory: str = "auto", quantize: str = "none"
+) -> "Session":
     """Open a Book and load the model and the adapter that read it."""
     from longfocus.cli.drawing import say, waiting
     from longfocus.memory.library import find_book
@@ -52,10 +60,12 @@ def open_session(book: str | Path, model: str | None, adapter: str, memory: str 
     with waiting("opening"):
         from longfocus.asking.session import Session
         from longfocus.books import load_for
+        from longfocus.loading.packed_weights import for_writing
         from longfocus.memory.book import StoredBook
 
         stored = StoredBook.open(folder)
-        session = Session(stored, load_for(stored, model, adapter_of(adapter), say), memory=memory)
+        loaded = for_writing(load_for(stored, model, adapter_of(adapter), say), quantize)
+        session = Session(stored, loaded, memory=memory)
     if session.choice.note:
         say(session.choice.note)
     return session

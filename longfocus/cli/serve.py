@@ -2,12 +2,13 @@
 
 import importlib.util
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from longfocus.cli.options import Model
+from longfocus.cli.options import Model, Quantize
 
 KEY_VARIABLE = "LONGFOCUS_API_KEY"
 _NEEDED = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
@@ -42,6 +43,7 @@ def serve(
     overlap: Annotated[
         int | None, typer.Option(help="Tokens of a window that stay in the next; by default what suits the model.")
     ] = None,
+    quantize: Quantize = "auto",
 ) -> None:
     """Serve books over HTTP, to programs that speak OpenAI's API."""
     from longfocus.errors import RequestError
@@ -58,13 +60,17 @@ def serve(
     layers = layer_numbers(memory_layers)
     with waiting("loading the model"):
         from longfocus.loading.load import load
+        from longfocus.loading.packed_weights import for_writing
         from longfocus.serving.server import Server, listen
         from longfocus.serving.service import Service
 
         listening = listen(host, port)
-        loaded = load(
-            model, adapter=adapter_of(adapter), mem_layers=layers, window=window, window_overlap=overlap, progress=say
-        )
+        how: dict[str, Any] = {"mem_layers": layers, "window": window, "window_overlap": overlap}
+        # In a thread that ends: with the helpers of this one besides those of the thread that computes, there would be
+        # more than cores, and every product would wait for them.
+        with ThreadPoolExecutor(1) as pool:
+            loaded = pool.submit(lambda: load(model, adapter=adapter_of(adapter), progress=say, **how)).result()
+            loaded = pool.submit(for_writing, loaded, quantize).result()
     limits = Limits(
         upload_bytes=max_upload * MEBIBYTE, answer_tokens=max_tokens, usual_tokens=min(256, max_tokens), questions=queue
     )

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .few import attend_few, suits
+
 Part = tuple[Tensor, Tensor]
 """An output [B, H, T, D] and its log-sum-exp [B, H, T] in float32."""
 
@@ -54,6 +56,8 @@ def attend(
 
 
 def _one_part(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool, keep: Tensor | None) -> Part:
+    if keep is None and not causal and suits(query, key, value):
+        return attend_few(query, key, value, scale)
     if query.device.type == "cpu" and _CPU_FLASH is not None and query.dtype != torch.float16:
         mask = None
         if keep is not None:
