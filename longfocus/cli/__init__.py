@@ -43,6 +43,7 @@ VERBS = {
     "report": "Compare runs of `eval`, and set published figures beside them.",
     "compare": "Put questions on a book to several subjects, side by side.",
     "models": "List the models that can read, and where they are.",
+    "probe": "Find out which layers of a model need memory, by tests on it.",
     "plan": "Tell the bytes and the time of a job before it is begun.",
     "demo": "Read a short book and ask it a question, to see it work.",
 }

@@ -4,9 +4,10 @@ A LongLLaMA checkpoint brings its own fields and is not touched by this. Everyth
 single model by the arguments of `longfocus.load`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from longfocus.loading.profiles import Profile
 from longfocus.model.config import LongLlamaConfig
 from longfocus.planning.ways import fetching_layers
 
@@ -43,19 +44,30 @@ UNTRAINED = BookHabits(look_back=0, top_k=16, look_up=4)
 """One that was not reads better without memory, and asks better with few entries than with all (docs/log.md)."""
 
 
-def training_free(config: LongLlamaConfig, window: int | None = None) -> dict[str, Any]:
+def untrained(profile: Profile | None) -> BookHabits:
+    """How a model that was not trained to use memory reads and asks, with what is known of it."""
+    return UNTRAINED if profile is None else replace(UNTRAINED, top_k=profile.top_k)
+
+
+def training_free(config: LongLlamaConfig, window: int | None = None, profile: Profile | None = None) -> dict[str, Any]:
     """Return the memory fields for a checkpoint without any: mem_layers, window_length and what goes with them.
 
-    Memory goes to the layers in which attention was found to fetch facts: in the default model 17 to 23 of 30, and in
-    another one those at the same depth. `window` is the window's length in tokens where the user chose it. Half of it
-    stays in the next one, sinks included, so that new tokens and earlier ones come in equal blocks of a size that
-    attention kernels like (of 512 tokens by default; 508 take as long as 700).
+    A profile says what was found for the model. Without one, memory goes to the layers in which attention was found to
+    fetch facts: in the default model 17 to 23 of 30, and in another one those at the same depth. `window` is the
+    window's length in tokens where the user chose it. Half of it, or the share that the profile says, stays in the next
+    one, sinks included, so that new tokens and earlier ones come in equal blocks of a size that attention kernels like
+    (of 512 tokens by default; 508 take as long as 700).
     """
-    window = window or min(LONGEST_WINDOW, config.window)
-    staying = window // 2
-    sinks = min(SINK_TOKENS, staying // 2)
+    if profile is None:
+        window = window or min(LONGEST_WINDOW, config.window)
+        layers, staying = fetching_layers(config.num_hidden_layers), window // 2
+    else:
+        window = window or min(profile.window, config.window)
+        layers = profile.memory_layers
+        staying = window * (profile.overlap + profile.sinks) // profile.window
+    sinks = min(SINK_TOKENS if profile is None else profile.sinks, staying // 2)
     return {
-        "mem_layers": list(fetching_layers(config.num_hidden_layers)),
+        "mem_layers": list(layers),
         "window_length": window,
         "window_overlap": staying - sinks,
         "sink_tokens": sinks,

@@ -24,8 +24,9 @@ from transformers.utils import logging as transformers_logging
 from longfocus.errors import CheckpointError, RequestError
 from longfocus.loading.adapters import NOTE, USUAL, AdapterNote, beside, choose, joint_fingerprint, put_in
 from longfocus.loading.architectures import has_own_memory, to_longllama
-from longfocus.loading.defaults import TRAINED, UNTRAINED, BookHabits, training_free
+from longfocus.loading.defaults import TRAINED, BookHabits, training_free, untrained
 from longfocus.loading.fingerprint import fingerprint
+from longfocus.loading.profiles import Profile, profile_of
 from longfocus.loading.vocabulary import load_tokenizer, vocabulary_files
 from longfocus.loading.weights import find_weights, open_weights
 from longfocus.loading.whereabouts import find
@@ -79,8 +80,8 @@ def load(
     """Load a checkpoint of the LLaMA family: LLaMA, Mistral, Qwen2, Qwen3 or LongLLaMA.
 
     A LongLLaMA, and a model with an adapter, uses its memory as it was trained to. Any other checkpoint gets the
-    memory of `longfocus.loading.defaults`, which needs no training. The arguments from `mem_layers` to
-    `mem_discount` override either.
+    memory of `longfocus.loading.defaults`, which needs no training, or what its profile says (`longfocus probe`). The
+    arguments from `mem_layers` to `mem_discount` override either.
 
     Args:
         name_or_path: A folder, a .gguf file, a name on the Hugging Face hub, or one of `longfocus models`; None is
@@ -113,9 +114,15 @@ def load(
         found = find(name_or_path, revision, say)
         taught = choose(adapter, found.name, mem_layers)
         fields = _read_json(found.folder / "config.json")
+        bare = to_longllama(fields, found.folder)
+        files = find_weights(found.folder)
+        identity = fingerprint(files, bare, vocabulary_files(found.folder), say)
+        # one that was trained to use memory says itself how
+        profile = None if has_own_memory(fields) or taught is not None else profile_of(identity, bare)
         config = _with_memory(
-            to_longllama(fields, found.folder),
+            bare,
             own={} if has_own_memory(fields) else None if taught is None else taught.note.memory,
+            profile=profile,
             window=window,
             asked={
                 "mem_layers": None if mem_layers is None else list(mem_layers),
@@ -125,13 +132,11 @@ def load(
                 "mem_discount": mem_discount,
             },
         )
-        files = find_weights(found.folder)
         tokenizer = load_tokenizer(found.folder, config, fields["model_type"])
         model = _model(files, config, found.folder, numbers, place)
         model.generation_config = _generation(found.folder, model.generation_config, config)
         model.name_or_path = model.config.name_or_path = found.name  # which adapters note as their base
-    identity = fingerprint(files, config, vocabulary_files(found.folder), say)
-    habits, plain = TRAINED if has_own_memory(fields) else UNTRAINED, None
+    habits, plain = TRAINED if has_own_memory(fields) else untrained(profile), None
     if (found.folder / NOTE).is_file():  # an adapter was merged into it
         habits = AdapterNote.read(found.folder).habits
     if taught is not None:
@@ -147,7 +152,12 @@ def load(
 
 
 def _with_memory(
-    config: LongLlamaConfig, *, own: dict[str, Any] | None, window: int | None, asked: dict[str, Any]
+    config: LongLlamaConfig,
+    *,
+    own: dict[str, Any] | None,
+    profile: Profile | None,
+    window: int | None,
+    asked: dict[str, Any],
 ) -> LongLlamaConfig:
     """The configuration with its memory: its own (these fields), or the one for untrained models, and as asked for."""
     if window is not None and window < 1:
@@ -163,7 +173,7 @@ def _with_memory(
                 f"A window of {window} tokens was asked for, but layers of this model attend to "
                 f"{config.window_length} tokens at most."
             )
-        chosen = training_free(config, window)
+        chosen = training_free(config, window, profile)
     chosen |= {name: value for name, value in asked.items() if value is not None}
     kept = {field.name: deepcopy(getattr(config, field.name)) for field in dataclasses.fields(config)}
     try:
