@@ -1,16 +1,22 @@
-"""`longfocus read`: a document becomes a Book."""
+"""`longfocus read`: a document becomes a Book, a folder of documents a shelf of them."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from longfocus.cli.options import Model
 
+if TYPE_CHECKING:
+    from longfocus.loading.load import LoadedModel
+
 
 def read(
-    document: Annotated[Path, typer.Argument(help="A txt, md, html, epub or pdf file.")],
-    out: Annotated[Path | None, typer.Option(help="The Book's folder; by default one on the shelf.")] = None,
+    document: Annotated[Path, typer.Argument(help="A txt, md, html, epub or pdf file, or a folder of them.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The Book's folder, or the one for all Books; by default on the shelf.")
+    ] = None,
     model: Model = None,
     adapter: Annotated[
         str,
@@ -40,7 +46,7 @@ def read(
     index: Annotated[str | None, typer.Option(help="Build an index as well: hnsw, ivf or sq8.")] = None,
 ) -> None:
     """Read a document once, into a book that can be asked."""
-    from longfocus.cli.drawing import draw_indexing, draw_reading, say, waiting
+    from longfocus.cli.drawing import draw_reading, say, waiting
     from longfocus.cli.options import adapter_of
     from longfocus.errors import RequestError
     from longfocus.loading.layer_numbers import layer_numbers
@@ -52,29 +58,68 @@ def read(
         raise RequestError(f"--memory-dtype is {memory_dtype!r}; give int8, or leave it out")
     if index is not None:
         check_kind(index)
-    found = load_document(document)
     layers = layer_numbers(memory_layers)
-    folder = out if out is not None else shelf_folder(document)
-    with waiting("loading the model"):
-        from longfocus.loading.load import load
-        from longfocus.reading.reader import read_steps
 
-        loaded = load(
-            model,
-            adapter=adapter_of(adapter),
-            mem_layers=layers,
-            window=window,
-            window_overlap=overlap,
-            progress=say,
-        )
-    depth: int | Literal["usual"] | None = "usual" if look_back is None else look_back if look_back >= 0 else None
-    steps = read_steps(found, loaded, folder, look_back=depth, most=limit, packed=memory_dtype == "int8")
-    last = draw_reading(steps, found.title)
+    def loaded(device: str | None = None) -> "LoadedModel":
+        with waiting("loading the model"):
+            from longfocus.loading.load import load
+
+            return load(
+                model,
+                adapter=adapter_of(adapter),
+                mem_layers=layers,
+                window=window,
+                window_overlap=overlap,
+                device=device,
+                progress=say,
+            )
+
+    options: dict[str, Any] = {"most": limit, "packed": memory_dtype == "int8"}
+    if look_back is not None:
+        options["look_back"] = look_back if look_back >= 0 else None
+    if document.is_dir():
+        _read_all(document, out, loaded, index, options)
+        return
+    found = load_document(document)
+    folder = out if out is not None else shelf_folder(document)
+    reader = loaded()
+    from longfocus.reading.reader import read_steps
+
+    last = draw_reading(read_steps(found, reader, folder, **options), found.title)
     say(
         f"read {last.total:,} tokens of {found.title} in {last.seconds:,.1f} s "
         f"({last.speed:,.0f} tokens/s) into {folder}"
     )
+    _finish(folder, index)
+
+
+def _read_all(
+    documents: Path,
+    out: Path | None,
+    loaded: "Callable[[str | None], LoadedModel]",
+    index: str | None,
+    options: dict[str, Any],
+) -> None:
+    """Read the documents of a folder, or this process's share of them."""
+    from longfocus.cli.drawing_many import draw_many, draw_summary
+    from longfocus.errors import UserError
+    from longfocus.reading.many import Share, documents_in, read_many, shared_out
+    from longfocus.reading.siblings import Siblings
+
+    share = Share.here()
+    mine = shared_out(documents_in(documents, out), share)
+    with Siblings.here(share) as siblings:
+        events = read_many(mine, loaded(share.device), **options)
+        summary = siblings.together(draw_many(events, len(mine), lambda book: _finish(book, index)))
+        draw_summary(summary)
+    if summary.failed:
+        raise UserError(f"{len(summary.failed)} documents could not be read; those that could are not read again")
+
+
+def _finish(folder: Path, index: str | None) -> None:
+    """Build the index that was asked for, unless there is one that can be used, and tell the Book's folder."""
     if index is not None:
+        from longfocus.cli.drawing import draw_indexing
         from longfocus.memory.book import StoredBook
         from longfocus.memory.index_files import index_trouble
 

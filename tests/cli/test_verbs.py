@@ -212,7 +212,7 @@ BAD_READS = {
     "a binary file": (lambda: make("binary.txt", bytes(range(256)) * 40), (), "binary.txt"),
     "an unknown suffix": (lambda: make("song.mp3", b"text"), (), "mp3"),
     "no suffix": (lambda: make("song", b"text"), (), "suffix"),
-    "a folder": (lambda: make("folder/x.txt", b"text") and "folder", (), "folder"),
+    "a folder without documents": (lambda: make("folder/x.mp3", b"text") and "folder", (), "no document"),
     "an encrypted pdf": (lambda: make("locked.pdf", encrypted()), (), "locked.pdf"),
     "a broken pdf": (lambda: make("broken.pdf", b"%PDF-1.7 nothing"), (), "broken.pdf"),
     "a broken epub": (lambda: make("broken.epub", b"PK\x03\x04 nothing"), (), "broken.epub"),
