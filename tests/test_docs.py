@@ -153,10 +153,10 @@ def test_the_sample_session_has_the_form_of_a_real_one(tmp_path, tiny_folder, ti
     for name in ("LONGFOCUS_BOOKS", "LONGFOCUS_CACHE"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
-    read, find = transcript()
+    read, find, ask = transcript()
     Path(read.arguments[1]).write_text(f"The Mysterious Affair at Styles\n\n{tiny_document.text[:2500]}", "utf-8")
     printed = []
-    for shown in (read, find):
+    for shown in (read, find, ask):
         monkeypatch.setattr(sys, "argv", ["longfocus", *shown.arguments, "--model", str(tiny_folder)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -166,15 +166,17 @@ def test_the_sample_session_has_the_form_of_a_real_one(tmp_path, tiny_folder, ti
     some_tokens = re.compile(r"[\d,]+ tokens of")
     (line,) = filter(None, read.output)
     assert varying(some_tokens.sub("TOKENS", line)).search(some_tokens.sub("TOKENS", printed[0])), printed[0]
-    assert all(_PASSAGE.fullmatch(piece) for piece in find.output if piece)
+    assert all(_PASSAGE.fullmatch(piece) for piece in find.output + ask.output[1:] if piece)
     assert _PASSAGE.search(printed[1]), printed[1]
+    assert _PASSAGE.search(printed[2]), printed[2]
 
 
 @with_the_novel
 def test_the_sample_session_quotes_the_novel():
     document = load_document(STYLES)
     assert document.title in transcript()[0].output[0]
-    passages = [_PASSAGE.fullmatch(piece) for piece in transcript()[1].output if piece]
+    _, find, ask = transcript()
+    passages = [_PASSAGE.fullmatch(piece) for piece in find.output + ask.output[1:] if piece]
     assert passages and all(passages)
     for chapter, start, end, words in (passage.groups() for passage in passages):
         span = int(start.replace(",", "")), int(end.replace(",", ""))

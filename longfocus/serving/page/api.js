@@ -48,7 +48,9 @@ function askForKey() {
       dialog.close();
       settled();
     };
-    dialog.onclose = () => asking && dialog.showModal(); // browsers close it all the same
+    dialog.onclose = () => {
+      if (asking) dialog.showModal(); // browsers close it all the same
+    };
     dialog.showModal();
   });
   return asking;
@@ -147,7 +149,9 @@ export function upload(file, onSent, signal) {
     request.open("POST", "/v1/books");
     request.responseType = "json";
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
-    request.upload.onprogress = (event) => event.lengthComputable && onSent(event.loaded / event.total);
+    request.upload.onprogress = (event) => {
+      if (event.lengthComputable) onSent(event.loaded / event.total);
+    };
     request.onload = () => {
       if (request.status === NO_KEY) settled(askForKey().then(() => upload(file, onSent, signal)));
       else if (request.status === 201) settled(request.response);

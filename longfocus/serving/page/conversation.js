@@ -51,6 +51,8 @@ export class Conversation {
   /** Call off what is being answered. */
   close() {
     this.#stop?.abort();
+    this.#stop = null;
+    at("stop").hidden = true;
   }
 
   #arrange() {
@@ -59,7 +61,7 @@ export class Conversation {
   }
 
   #anew() {
-    this.#stop?.abort();
+    this.close();
     this.#messages = [];
     at("turns").replaceChildren();
     this.#attend([]);

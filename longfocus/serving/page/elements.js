@@ -37,6 +37,7 @@ export function announce(text) {
 
 /** Show what went wrong, until it is put away. */
 export function trouble(message) {
+  if (at("trouble").firstChild?.firstChild.textContent === message) return; // it was told
   const line = make("p", {}, message);
   line.append(make("button", { type: "button", on: { click: () => line.remove() } }, "Close"));
   at("trouble").replaceChildren(line);

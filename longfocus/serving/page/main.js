@@ -50,7 +50,7 @@ await show();
 try {
   limits = await told("/v1/limits");
   say(at("model"), limits.model);
-  at("file").accept = limits.suffixes.join(",");
+  at("file").accept = [...limits.suffixes, ".gz"].join(",");
 } catch (error) {
   trouble(reason(error));
 }

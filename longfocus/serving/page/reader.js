@@ -68,7 +68,9 @@ export class Reader {
     at("show-text").onclick = () => this.#showPane("text");
     at("show-talk").onclick = () => this.#showPane("talk");
     at("contents-button").onclick = () => this.#showContents(!at("contents").classList.contains("open"));
-    at("text-pane").onkeydown = (event) => event.key === "Escape" && this.#back();
+    at("text-pane").onkeydown = (event) => {
+      if (event.key === "Escape") this.#back();
+    };
     at("contents").onkeydown = (event) => {
       if (event.key === "Escape") this.#showContents(false);
     };
