@@ -1,8 +1,10 @@
 """What all tests share: no network, a small model, a Book that it read, and the default model once a session."""
 
+import io
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
 # Read when huggingface_hub is first imported, so set before any test module can do that.
@@ -155,3 +157,23 @@ def tiny_book_folder(tiny_model, tiny_document, tmp_path_factory: pytest.TempPat
     for _ in read_steps(tiny_document, tiny_model, folder):
         pass
     return folder
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Return a function that runs `longfocus ARGUMENTS` in this process: exit status, stdout, stderr."""
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")  # `train` sets it otherwise
+
+    def run(*arguments, stdin=""):
+        from longfocus import cli
+        from longfocus.cli import drawing
+
+        monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
+        monkeypatch.setattr(sys, "argv", ["longfocus", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run

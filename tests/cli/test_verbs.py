@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from longfocus import cli
-
 TIMINGS = ["first_token", "total", "question_tokens", "answer_tokens", "tokens_per_second"]
 
 
@@ -30,21 +28,9 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Return a function that runs `longfocus ARGUMENTS` here: exit status, stdout, stderr."""
-
-    def run(*arguments, stdin=""):
-        from longfocus.cli import drawing
-
-        monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
-        monkeypatch.setattr(sys, "argv", ["longfocus", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
+def run(command_line):
+    """Runs a verb here."""
+    return command_line
 
 
 @pytest.fixture
@@ -71,10 +57,13 @@ def test_read_then_ask_then_chat_in_processes_of_their_own(tiny_folder, tiny_doc
     done = process("chat", "story", "--model", tiny_folder, "--max-tokens", 5, stdin="Who?\nAnd why?\n")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("  [1] ") == 2
-    done = process("ask", "nothing", "Who?")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("longfocus: no Book 'nothing'")
-    assert done.stderr.count("\n") == 1
+
+
+def test_a_book_that_is_not_there_is_one_line(run):
+    status, out, said = run("ask", "nothing", "Who?")
+    assert (status, out) == (1, "")
+    assert said.startswith("longfocus: no Book 'nothing'")
+    assert said.count("\n") == 1
 
 
 def test_ask_for_machines(run, book, tiny_folder):

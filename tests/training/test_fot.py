@@ -1,9 +1,6 @@
 """The lesson of cross-batch training: its loss, what grows, what is masked, that it goes on exactly; and its recipe."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -202,17 +199,16 @@ def test_a_separator_stands_between_documents(tiny_folder, data, tmp_path):
     assert not bool((batch["input_ids"] == 1).any())
 
 
-def test_the_command_trains_and_goes_on(tiny_folder, data, tmp_path):
+def test_the_command_trains_and_goes_on(tiny_folder, data, tmp_path, monkeypatch, command_line):
     """`longfocus train fot`, given twice: the second time there is nothing left to do but what --merge adds."""
+    monkeypatch.chdir(tmp_path)
     fields = {"data": data / "pages.jsonl", "evaluation": data, "model": tiny_folder, "out": "made", "steps": 3,
               "memory-layers": "1,2", "rows": 4, "row-tokens": 32, "pack": 2, "rank": 0}  # fmt: skip
-    command = [sys.executable, "-c", "import longfocus_cli; longfocus_cli.main()", "train", "fot"]
-    command += [word for name, value in fields.items() for word in (f"--{name}", str(value))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
     for more in ([], ["--merge", "merged"]):
-        done = subprocess.run([*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert "over already" in done.stderr
+        status, _, said = command_line("train", "fot", *words, *more)
+        assert status == 0, said
+    assert "over already" in said
     loaded = longfocus.load(tmp_path / "merged")
     assert (loaded.model.config.mem_layers, loaded.model.config.window) == ([1, 2], 32)
     assert loaded.habits.top_k is None

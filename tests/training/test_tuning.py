@@ -98,8 +98,15 @@ def run_of(model, files, out, *callbacks, way="memory", **changes):
     return replace(run, callbacks=(*run.callbacks, *callbacks))
 
 
-@pytest.mark.parametrize("template", ["chat", "longllama"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "template"),
+    [
+        ("memory", "chat"),
+        ("full attention", "longllama"),
+        pytest.param("memory", "longllama", marks=pytest.mark.slow),
+        pytest.param("full attention", "chat", marks=pytest.mark.slow),
+    ],
+)
 def test_responses_are_learnt(model, files, tmp_path, way, template):
     run = run_of(model, files, tmp_path / "run", way=way, template=template, steps=8)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model)
