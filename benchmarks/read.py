@@ -58,12 +58,13 @@ def core_seconds(loaded, text: str) -> float:
     """Seconds that the matrix products and the attention of reading would take on their own.
 
     Those of one window in the middle of the text are recorded with their tensors and run again by themselves; the
-    fastest of five runs counts, times the number of windows.
+    fastest of five runs counts, times the number of windows. So for the lower layers, and for the upper ones, which run
+    over the last windows only.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from longfocus.memory.late import LateState, read_window
+    from longfocus.memory.late import LateState, read_window, tokens_that_matter, whole_state
     from longfocus.memory.recent import RecentMemory
 
     model = loaded.model.model
@@ -76,23 +77,30 @@ def core_seconds(loaded, text: str) -> float:
                 calls.append((function, args, kwargs or {}))
             return function(*args, **(kwargs or {}))
 
-    ids = torch.tensor([loaded.tokenizer(text, verbose=False)["input_ids"]])
-    pieces = ids.split(config.stride, dim=1)
-    empty = torch.empty((1, config.num_key_value_heads, 0, config.head_dim), dtype=config.memory_dtype)
-    memories = {layer: RecentMemory.of(empty, empty.clone(), loaded.habits.look_back) for layer in config.mem_layers}
-    state = LateState.start(config, memories)
-    best = float("inf")
-    with torch.inference_mode():
-        for piece in pieces[:4]:
-            state = read_window(model, piece, state)
+    def recorded(run) -> float:
+        calls.clear()
         with Recorder():
-            read_window(model, pieces[4], state)
+            run()
+        best = float("inf")
         for _ in range(5):
             begun = time.perf_counter()
             for function, args, kwargs in calls:
                 function(*args, **kwargs)
             best = min(best, time.perf_counter() - begun)
-    return best * len(pieces)
+        return best
+
+    ids = torch.tensor([loaded.tokenizer(text, verbose=False)["input_ids"]])
+    pieces = ids.split(config.stride, dim=1)
+    empty = torch.empty((1, config.num_key_value_heads, 0, config.head_dim), dtype=config.memory_dtype)
+    memories = {layer: RecentMemory.of(empty, empty.clone(), loaded.habits.look_back) for layer in config.mem_layers}
+    state = LateState.start(config, memories)
+    late = min(len(pieces), -(-tokens_that_matter(config) // config.stride) + 1)
+    with torch.inference_mode():
+        for piece in pieces[:4]:
+            state = read_window(model, piece, state)
+        lower = recorded(lambda: read_window(model, pieces[4], state))
+        upper = LateState(state.tokens, state.lower, whole_state(model, state), state.waiting[-1:])
+        return lower * len(pieces) + recorded(lambda: whole_state(model, upper)) * late
 
 
 def run_transformers(book: str, length: int, _: str | None) -> dict:
