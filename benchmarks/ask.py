@@ -4,7 +4,8 @@
     python benchmarks/ask.py BOOK.txt
 
 "cold" is a new process, its imports included; "warm" the same process asked again. Writing speed is measured with the
-whole Book in memory and with an empty memory, on the same window and the same number of tokens.
+whole Book in memory and with an empty memory, on the same window and the same number of tokens. Last, some questions
+are asked one after the other and all at once.
 """
 
 import argparse
@@ -13,14 +14,24 @@ import time
 from own_process import tell, told_by
 
 QUESTION = "What happened to the old lady?"
+MANY = (
+    QUESTION,
+    "What was found in the grate?",
+    "Who bought strychnine at the chemist's shop?",
+    "Where did Poirot live?",
+    "What did the doctor say about the poison?",
+    "Why was Alfred Inglethorp arrested?",
+    "Who inherits the house?",
+    "What was in the coffee?",
+)
 
 
-def once(book: str) -> dict:
+def once(book: str, quantize: str) -> dict:
     begun = time.perf_counter()
     from longfocus.asking.generation import Sampling
     from longfocus.cli.options import open_session
 
-    session = open_session(book, None, "usual")
+    session = open_session(book, None, "usual", quantize=quantize)
     opened = time.perf_counter() - begun
     stream = session.stream(QUESTION, sampling=Sampling(max_new_tokens=8))
     next(stream)
@@ -36,7 +47,25 @@ def once(book: str) -> dict:
         "full": writing(session, session.state),
         "full_cited": writing(session, None),
         "empty": writing(session, without_memory(session.state)),
+        **several(session),
     }
+
+
+def several(session) -> dict[str, float]:
+    """Seconds for a question and an answer of 32 tokens, asked one after the other and all at once."""
+    from longfocus.asking.generation import Sampling
+    from longfocus.asking.together import ask_together
+
+    session.loaded.model.generation_config.eos_token_id = -1  # so that answers are of one length
+    how = {"sampling": Sampling(max_new_tokens=32)}
+    begun = time.perf_counter()
+    for question in MANY:
+        session.ask(question, **how)
+    apart = time.perf_counter() - begun
+    begun = time.perf_counter()
+    for _ in ask_together(session, MANY, **how):
+        pass
+    return {"apart": apart / len(MANY), "together": (time.perf_counter() - begun) / len(MANY)}
 
 
 def without_memory(state):
@@ -78,15 +107,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("book")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--quantize", default="auto", help="how weights are packed, as for `longfocus ask`")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        tell(once(args.book))
+        tell(once(args.book, args.quantize))
         return
     runs = []
     for _ in range(args.runs):
         begun = time.perf_counter()
-        runs.append(told_by(__file__, args.book, "--one"))
+        runs.append(told_by(__file__, args.book, "--quantize", args.quantize, "--one"))
         runs[-1]["process"] = time.perf_counter() - begun
     middle = {name: sorted(run[name] for run in runs)[len(runs) // 2] for name in runs[0]}
     print(f"entries in memory               {middle['entries']:>10,}")
@@ -96,6 +126,8 @@ def main() -> None:
     print(f"writing, empty memory           {middle['empty']:>10.1f} tokens/s")
     for name, label in (("full", "writing, whole Book in memory"), ("full_cited", "the same, keeping account")):
         print(f"{label:<31} {middle[name]:>10.1f} tokens/s ({middle[name] / middle['empty']:.0%})")
+    for name, label in (("apart", "one after the other"), ("together", "all at once")):
+        print(f"{f'{len(MANY)} questions, {label}':<31} {middle[name]:>10.2f} s each")
 
 
 if __name__ == "__main__":

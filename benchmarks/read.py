@@ -4,6 +4,9 @@
 
 Each subject runs in a process of its own, one after another, so that peak memory is its own. llama.cpp needs the wheel
 `xllamacpp` and a GGUF file of the model (--gguf). Prints tokens per second, peak resident memory, and ratios.
+
+With --fit, ours reads so many tokens more, and the others are told as they would be there: time per token grows as a
+line with full attention, fitted through the lengths that were measured.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from fits import line_at
 from own_process import tell, told_by
 
 THREADS = os.cpu_count() or 1
@@ -163,6 +167,7 @@ def main() -> None:
     parser.add_argument("--lengths", default="4096,16384,32768")
     parser.add_argument("--subjects", default="longfocus,transformers")
     parser.add_argument("--gguf", help="the model as GGUF, for llama.cpp")
+    parser.add_argument("--fit", type=int, help="tokens at which the others are fitted, not measured")
     parser.add_argument("--one", nargs=2, metavar=("SUBJECT", "LENGTH"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -171,9 +176,17 @@ def main() -> None:
         tell(result)
         return
     print(f"{'tokens':>8} {'subject':>14} {'tokens/s':>10} {'peak MiB':>9} {'ours is':>9}")
-    for length in map(int, args.lengths.split(",")):
+    each: dict[str, dict[int, float]] = {}
+    ours = 0.0
+    for length in [*map(int, args.lengths.split(",")), *([args.fit] if args.fit else [])]:
         ours = 0.0
         for subject in args.subjects.split(","):
+            if length == args.fit and subject != "longfocus":
+                speed = 1 / line_at(each[subject], length)
+                print(
+                    f"{length:>8} {subject:>14} {speed:>10.1f} {'fitted':>9} {f'{ours / speed:.1f} x':>9}", flush=True
+                )
+                continue
             more = ["--gguf", args.gguf] if args.gguf else []
             try:
                 result = told_by(__file__, args.book, "--one", subject, str(length), *more)
@@ -182,6 +195,7 @@ def main() -> None:
                 continue
             speed = result["tokens"] / result["seconds"]
             ours = speed if subject == "longfocus" else ours
+            each.setdefault(subject, {})[length] = 1 / speed
             ratio = f"{ours / speed:.1f} x" if subject != "longfocus" and ours else ""
             print(f"{length:>8} {subject:>14} {speed:>10.0f} {result['peak_mib']:>9.0f} {ratio:>9}", flush=True)
             if "core_seconds" in result:

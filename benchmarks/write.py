@@ -13,6 +13,7 @@ import argparse
 import os
 import time
 
+from fits import line_at
 from own_process import QUIET, tell, told_by
 from read import THREADS
 
@@ -144,15 +145,6 @@ def run_llamacpp(book: str, behind: int, tokens: int, gguf: str | None) -> float
 PEERS = {"transformers": run_transformers, "llamacpp": run_llamacpp}
 
 
-def at(points: dict[int, float], length: int) -> float:
-    """Seconds of a token behind `length` tokens, by the least squares line through what was measured."""
-    middle = sum(points) / len(points)
-    mean = sum(points.values()) / len(points)
-    spread = sum((place - middle) ** 2 for place in points)
-    slope = sum((place - middle) * (seconds - mean) for place, seconds in points.items()) / spread if spread else 0.0
-    return mean + slope * (length - middle)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("book", help="a Book's folder or its name on the shelf")
@@ -191,7 +183,7 @@ def main() -> None:
                 points[behind] = result["seconds"]
                 print(f"{subject}: {1 / result['seconds']:.1f} tokens/s behind {behind:,}", flush=True)
         if points:
-            table[subject] = (1 / points[min(points)], 1 / at(points, entries or max(points)))
+            table[subject] = (1 / points[min(points)], 1 / line_at(points, entries or max(points)))
     print(f"\n{os.cpu_count()} cores; tokens/s, and how many times llama.cpp's")
     print(f"{'weights':>14} {'empty':>8} {'ratio':>7} {f'{entries:,} behind':>16} {'ratio':>7} {'of empty':>9}")
     rival = table.get("llamacpp")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from longfocus.asking.faithfulness import Faithfulness, check_faithfulness
 from longfocus.asking.passages import Citation
 from longfocus.asking.session import Answer, Session
+from longfocus.asking.together import ask_together
 from longfocus.loading.adapters import USUAL
 from longfocus.loading.load import LoadedModel, load
 from longfocus.loading.packed_weights import AUTO as QUANTIZE_AUTO
@@ -85,6 +86,19 @@ class Book:
             RequestError: The question is empty or too long.
         """
         return self.session.ask(question, **options)
+
+    def ask_all(self, questions: Sequence[str], **options: Any) -> list[Answer]:
+        """Answer several questions at once, each as if it were asked alone; what they share is read once for all.
+
+        Args:
+            questions: What to ask.
+            **options: `sampling`, `citations`, `look_up` and `at_once` of `longfocus.asking.together.ask_together`.
+
+        Raises:
+            RequestError: A question is empty or too long; nothing was asked then.
+        """
+        answers = dict(ask_together(self.session, questions, **options))
+        return [answers[number] for number in range(len(questions))]
 
     def stream(self, question: str, **options: Any) -> Iterator[str | Answer]:
         """Answer a question; yields pieces of text and, last, the whole `Answer`. Options as for `ask`."""

@@ -8,6 +8,8 @@ Shapes: G key heads, H query heads of each, T queries, K noted entries, S tokens
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -140,24 +142,47 @@ class WatchedMemory(AroundMemory):
     def attended(self, query: Tensor, scale: float, lse: Tensor) -> None:
         """See `Memory.attended`."""
         self.inner.attended(query, scale, lse)
-        if not self._account.notes_question:
+        if not self.notes_question:
             query, lse = query[:, :, -1:], lse[:, :, -1:]
-        if not _chooses(self.inner) and self._entries:
-            # the document's part alone: laying it out with what came behind would copy it
-            read = self.inner.first if isinstance(self.inner, ChainedMemory) else self.inner
-            self._account.noting_from(self._first, self._layer)(*_most_attended(query, held_by(read), scale, lse))
-        if self._window is not None and self._window.shape[2] and self._account.window_counts:
-            window = PlainHeld(Entries(self._window, self._window, None))
-            self._note_window(*_most_attended(query, window, scale, lse))
+        note([self], query, scale, lse)
+
+    @property
+    def notes_question(self) -> bool:
+        """Whether all queries are noted, rather than the last one only."""
+        return self._account.notes_question
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the memory chooses its entries, and so reports them itself."""
+        memory = self.inner
+        return isinstance(memory.first if isinstance(memory, ChainedMemory) else memory, ChoosingMemory)
 
     def select(self, rows: Tensor) -> Memory:
         """See `Memory.select`; the rows of a batch are not kept account of."""
         return self.inner.select(rows)
 
 
-def _chooses(memory: Memory) -> bool:
-    """Whether a memory chooses its entries, and so can report them itself."""
-    return isinstance(memory.first if isinstance(memory, ChainedMemory) else memory, ChoosingMemory)
+def note(rows: Sequence[WatchedMemory], query: Tensor, scale: float, lse: Tensor) -> None:
+    """Note what the queries of some rows attended to, each in its account; keys are read once for all of them.
+
+    Args:
+        rows: The same memory, as each of the rows sees it.
+        query: [B, H, T, D].
+        scale: Factor on the scores.
+        lse: Over window and memory, [B, H, T].
+    """
+    shared = rows[0]
+    if not shared.chooses and shared._entries:
+        # the document's part alone: laying it out with what came behind would copy it
+        read = shared.inner.first if isinstance(shared.inner, ChainedMemory) else shared.inner
+        for row, found in zip(rows, _most_attended(query, held_by(read), scale, lse), strict=True):
+            row._account.noting_from(row._first, row._layer)(*found)
+    window = shared._window
+    counting = [place for place, row in enumerate(rows) if row._account.window_counts]
+    if window is not None and window.shape[2] and counting:
+        held = PlainHeld(Entries(window, window, None))
+        for place, found in zip(counting, _most_attended(query[counting], held, scale, lse[counting]), strict=True):
+            rows[place]._note_window(*found)
 
 
 def _reporting(memory: Memory, note: Chosen) -> Memory:
@@ -166,16 +191,16 @@ def _reporting(memory: Memory, note: Chosen) -> Memory:
     return memory.reporting(note) if isinstance(memory, ChoosingMemory) else memory
 
 
-def _most_attended(query: Tensor, held: Held, scale: float, lse: Tensor) -> tuple[Tensor, Tensor]:
-    """The entries with the largest shares for one row's queries, and those shares, both [G, H, T, K]."""
-    groups, (heads, queries) = held.heads, query.shape[1:3]
-    grouped = query[0].reshape(groups, -1, query.shape[-1])
+def _most_attended(query: Tensor, held: Held, scale: float, lse: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """For each row, the entries with the largest shares for its queries, and those shares, both [G, H, T, K]."""
+    groups, (rows, heads, queries) = held.heads, query.shape[:3]
+    grouped = query.reshape(rows, groups, -1, query.shape[-1]).transpose(0, 1).reshape(groups, -1, query.shape[-1])
     step = max(_SCORES // (groups * len(held)), 1)
     pieces = (grouped[:, start : start + step] for start in range(0, grouped.shape[1], step))
     likely = torch.cat([best_entries(piece, held, 2 * NOTED) for piece in pieces], dim=1)  # by rounded scores
     scores = torch.einsum("grd,grkd->grk", grouped.float(), held.picked_keys(likely).to(query.device)) * scale
     best = scores.topk(min(NOTED, scores.shape[-1]), dim=-1)
     chosen = likely.gather(-1, best.indices.to(likely.device))
-    shares = torch.exp(best.values - lse[0].reshape(groups, -1, 1))
-    shape = (groups, heads // groups, queries, -1)
-    return chosen.view(shape), shares.view(shape)
+    shares = torch.exp(best.values - lse.reshape(rows, groups, -1).transpose(0, 1).reshape(groups, -1, 1))
+    shape = (groups, rows, heads // groups, queries, -1)
+    return list(zip(chosen.view(shape).unbind(1), shares.view(shape).unbind(1), strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +82,7 @@ def write(
 
     Closing the iterator stops the model.
     """
-    known = model.generation_config
-    end = known.eos_token_id if known.eos_token_id is not None else tokenizer.eos_token_id
-    ends = end if isinstance(end, list) else [end]
-    text, choose = _Text(tokenizer), _Choosing(sampling, ids, model.device)
+    ends, text, choose = _ends(model, tokenizer), _Text(tokenizer), _Choosing(sampling, ids, model.device)
     new: list[int] = []
     given = ids
     while True:
@@ -105,6 +102,70 @@ def write(
         if token in ends or len(new) == sampling.max_new_tokens:
             break
     yield Written(new[:-1] if token in ends else new, state, given)
+
+
+def write_rows(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], state: LongLlamaCache, sampling: Sampling
+) -> Iterator[tuple[int, str | list[int]]]:
+    """Generate after several prompts at once, each as if it stood alone.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        prompts: One or more.
+        state: With a row for each prompt.
+        sampling: The same for all, random numbers included.
+
+    Yields:
+        The number of a prompt with a piece of text, or, once, with all tokens of its answer but the one that ended it.
+    """
+    ends = _ends(model, tokenizer)
+    rows = list(range(len(prompts)))
+    texts, new = [_Text(tokenizer) for _ in rows], [list[int]() for _ in rows]
+    choosing = [_Choosing(sampling, ids, model.device) for ids in prompts]
+    given, seen = side_by_side(prompts, state.window)
+    given, mask = given.to(model.device), seen.to(model.device) if len(prompts) > 1 else None
+    while rows:
+        with torch.inference_mode():
+            output = model(
+                given,
+                attention_mask=mask,
+                past_key_values=state,
+                use_cache=True,
+                last_context_length=given.shape[1],
+                logits_to_keep=1,
+            )
+            tokens = [choosing[row].next(output.logits[place, -1:]) for place, row in enumerate(rows)]
+        staying = []
+        for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            new[row].append(token)
+            if piece := texts[row].after(token):
+                yield row, piece
+            if token in ends or len(new[row]) == sampling.max_new_tokens:
+                yield row, new[row][:-1] if token in ends else new[row]
+            else:
+                staying.append(place)
+        state, mask = output.past_key_values, None
+        if len(staying) < len(rows):
+            with torch.inference_mode():
+                state = state.for_rows(torch.tensor(staying, dtype=torch.long))
+        given = torch.tensor([[tokens[place]] for place in staying], device=model.device)
+        rows = [rows[place] for place in staying]
+
+
+def side_by_side(prompts: Sequence[list[int]], window: int) -> tuple[Tensor, Tensor]:
+    """Token ids [B, T] with padding on the left, and their mask [B, S + T], behind S tokens that are in the window."""
+    longest = max(map(len, prompts))
+    ids = [[0] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[1] * window + [0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer."""
+    known = model.generation_config
+    end = known.eos_token_id if known.eos_token_id is not None else tokenizer.eos_token_id
+    return end if isinstance(end, list) else [end]
 
 
 class _Choosing:

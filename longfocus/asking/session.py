@@ -103,6 +103,7 @@ class Session:
         frame: The fixed parts of a prompt.
         window: Most tokens in the model's window.
         state: The model's state after reading; every question starts from it.
+        finding: The state in which questions are looked up.
         choice: Which memory answers, and why.
 
     Args:
@@ -127,9 +128,9 @@ class Session:
         self.window: int = loaded.model.config.window
         self.choice: Choice = choose(book, memory, top_k)
         self.state = self._state(self.choice, top_k)
-        self._finding = self.state
+        self.finding = self.state
         if loaded.plain is not None:  # what finds passages may see memory in another way
-            self._finding = self._state(choose(book, memory, reader.habits.top_k), reader.habits.top_k)
+            self.finding = self._state(choose(book, memory, reader.habits.top_k), reader.habits.top_k)
 
     def _state(self, choice: Choice, top_k: int | None) -> LongLlamaCache:
         memories = memories_of(self.book, choice.kind, top_k)
@@ -197,16 +198,28 @@ class Session:
             pieces.append(item)
             yield item
         assert written is not None
+        yield self.answered(prompt, "".join(pieces), written.ids, account, citations, (begun, first)), written
+
+    def answered(
+        self,
+        prompt: Prompt,
+        text: str,
+        ids: list[int],
+        account: AttentionAccount | None,
+        citations: int,
+        times: tuple[float, float],
+    ) -> Answer:
+        """An answer that was just written; `times` are when it was begun, and seconds to its first piece."""
+        begun, first = times
         total = time.perf_counter() - begun
-        later = len(written.ids) - 1
+        later = len(ids) - 1
         speed = later / (total - first) if later > 0 and total > first else 0.0
         cited: tuple[Citation, ...] = ()
         if account is not None:  # passages put before the question draw its tokens to where they stand in the document
             asked = prompt.attention or account.question
             cited = find_passages(self.book, (asked + account.answer).attention, citations)
-        timings = Timings(round(first or total, 4), round(total, 4), len(prompt.ids), len(written.ids), round(speed, 2))
-        text = "".join(pieces).strip()
-        yield Answer(prompt.question, text, cited, timings, tuple(written.ids), prompt.looked_up), written
+        timings = Timings(round(first or total, 4), round(total, 4), len(prompt.ids), len(ids), round(speed, 2))
+        return Answer(prompt.question, text.strip(), cited, timings, tuple(ids), prompt.looked_up)
 
     def ask(self, question: str, **options: Any) -> Answer:
         """Answer a question; options as for `stream`."""
@@ -236,9 +249,10 @@ class Session:
         """
         most = self.loaded.habits.look_up if most is None else most
         ids = self.question_ids(question)
-        if not most:
-            return Prompt(question, ids)
-        attention = self._attended(ids)
+        return self.with_passages(question, ids, self._attended(ids), most) if most else Prompt(question, ids)
+
+    def with_passages(self, question: str, ids: list[int], attention: Tally, most: int) -> Prompt:
+        """A question, of these tokens, with as many of the passages that they attend to as fit; `most` at most."""
         taken: tuple[Citation, ...] = ()
         for passage in find_passages(self.book, attention.attention, most, join=False):
             longer = self._ids(question, (*taken, passage))
@@ -249,8 +263,8 @@ class Session:
     def _attended(self, ids: list[int]) -> Tally:
         """What a question's tokens attend to."""
         account = AttentionAccount(len(self.book.ids))
-        account.window_counts = self._finding.window + len(ids) <= self.window
-        state, model = self.watched_state(account, self._finding), self.loaded.reader.model
+        account.window_counts = self.finding.window + len(ids) <= self.window
+        state, model = self.watched_state(account, self.finding), self.loaded.reader.model
         with torch.inference_mode():
             prompt = torch.tensor([ids], device=model.device)
             model.model(prompt, past_key_values=state, use_cache=True, last_context_length=len(ids))

@@ -1,7 +1,7 @@
 """`longfocus ask`: questions to a Book, answered with citations."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +10,7 @@ from longfocus.cli.options import LookUp, Memory, Quantize, open_session, uses_o
 
 def ask(
     book: Annotated[str, typer.Argument(help="A Book: its folder, its document, or its name on the shelf.")],
-    questions: Annotated[list[str], typer.Argument(help="What to ask; each question by itself.")],
+    questions: Annotated[list[str], typer.Argument(help="What to ask; no question knows of the others.")],
     model: Annotated[
         str | None, typer.Option(help="The model that read the Book, if it is not the default one.")
     ] = None,
@@ -30,18 +30,27 @@ def ask(
     temperature: Annotated[float, typer.Option(help="0 for the likeliest words; more for freer ones.", min=0.0)] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes an answer at a temperature above 0 repeatable.")] = None,
 ) -> None:
-    """Ask a book a question; the answer cites its passages."""
+    """Ask a book a question; the answer cites its passages.
+
+    Several questions are answered together, and told in turn.
+    """
     from longfocus.cli.drawing import draw_citations, say, stream_text
 
     uses = uses_of(no_memory, window_only)
     session = open_session(book, model, adapter, memory, quantize)
     from longfocus.asking.generation import Sampling
     from longfocus.asking.session import Answer
+    from longfocus.asking.together import ask_together
 
     sampling = Sampling(max_new_tokens=max_tokens, temperature=temperature, seed=seed)
+    if len(questions) > 1 and uses == "memory":  # together they take little longer than one
+        given = dict(ask_together(session, questions, sampling=sampling, citations=citations, look_up=look_up))
+        streams = [iter((given[number].text, given[number])) for number in range(len(questions))]
+    else:
+        how: dict[str, Any] = {"uses": uses, "sampling": sampling, "citations": citations, "look_up": look_up}
+        streams = [session.stream(question, **how) for question in questions]
     answers = []
-    for question in questions:
-        pieces = session.stream(question, uses=uses, sampling=sampling, citations=citations, look_up=look_up)
+    for question, pieces in zip(questions, streams, strict=True):
         if as_json:
             answer = [piece for piece in pieces if isinstance(piece, Answer)][-1]
             answers.append(answer.to_json())

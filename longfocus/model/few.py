@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST = 16
+MOST = 36
 """Most queries, of all key heads, for which this is quicker."""
 LEAST = 1 << 14
 """Fewest keys for which this is quicker."""

@@ -154,6 +154,7 @@ def test_a_book_is_not_read_again(tiny_model, tiny_book_folder, monkeypatch):
     [
         ("memory", "model memory"),
         ("memory:0", "model memory:0"),
+        ("memory:int8", "model memory:int8"),
         ("window", "model window"),
         ("nothing", "model nothing"),
         ("full", "model full"),
@@ -175,7 +176,7 @@ def test_subjects_by_name(local, text, name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("memories", "there is no subject 'memories'; there are memory, memory:N, window"),
+        ("memories", "there is no subject 'memories'; there are memory, memory:N, memory:int8, window"),
         ("", "there is no subject ''"),
         ("openai:", "there is no subject 'openai:'"),
         ("memory:x", "there is no subject"),

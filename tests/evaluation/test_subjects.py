@@ -110,6 +110,18 @@ def test_what_answers_rest_on_matters(tiny_model):
     assert len(set(losses)) == 3
 
 
+def test_one_byte_a_number(tiny_model, tmp_path):
+    with BookSubject(tiny_model, scratch=tmp_path, packed=True).read(TEXT, "chat") as opened:
+        book = StoredBook.open(next(tmp_path.rglob("manifest.json")).parent)
+        assert book.manifest.reading.packed
+        packed = opened.loss(FOLLOWING)[0]
+    with BookSubject(tiny_model).read(TEXT, "chat") as opened:
+        whole = opened.loss(FOLLOWING)[0]
+    assert packed != whole
+    assert packed == pytest.approx(whole, rel=0.02)
+    assert BookSubject(tiny_model, packed=True).identity != BookSubject(tiny_model).identity
+
+
 def test_nothing_is_left_behind(tiny_model, tmp_path):
     with BookSubject(tiny_model, scratch=tmp_path).read(TEXT, "chat") as opened:
         assert any(tmp_path.rglob("manifest.json"))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SUBJECTS = {
     "memory": "the model with a Book",
     "memory:N": "the same with N passages looked up for each question; memory:0 answers from memory alone",
+    "memory:int8": "the same with one byte for each number of keys and values",
     "window": "the model with what of the document's end fits its window",
     "nothing": "the model without the document",
     "full": "the model with full attention",
@@ -140,10 +141,11 @@ def subject_of(
         from longfocus.evaluation.subjects.full import AS_THEY_ARE, FullSubject
 
         return FullSubject(local.loaded, way or AS_THEY_ARE)
-    if text in _USES or (kind == "memory" and way.isdecimal()):
+    if text in _USES or (kind == "memory" and (way == "int8" or way.isdecimal())):
         from longfocus.evaluation.subjects.book import BookSubject
 
-        return BookSubject(local.loaded, _USES[kind], options.scratch, int(way) if way else None)
+        look_up = int(way) if way.isdecimal() else None
+        return BookSubject(local.loaded, _USES[kind], options.scratch, look_up, packed=way == "int8")
     raise RequestError(f"there is no subject {text!r}; there are {', '.join(SUBJECTS)}")
 
 

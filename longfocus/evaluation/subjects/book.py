@@ -32,6 +32,7 @@ class BookSubject:
         uses: What its answers may rest on: "memory" is the Book, the others are baselines.
         scratch: Where Books are kept while they are asked; None for the system's folder for temporary files.
         look_up: How many passages are looked up for a question; None for what suits the model.
+        packed: Whether Books keep keys and values in one byte a number.
     """
 
     def __init__(
@@ -40,18 +41,22 @@ class BookSubject:
         uses: Uses = "memory",
         scratch: Path | None = None,
         look_up: int | None = None,
+        packed: bool = False,
     ) -> None:
         self._loaded = loaded
+        self._packed = packed
         self._look_up = loaded.habits.look_up if look_up is None else look_up
         self._uses: Uses = uses
         self._scratch = scratch
-        self.name = f"{Path(loaded.name).name} {uses}" + ("" if look_up is None else f":{look_up}")
+        self.name = f"{Path(loaded.name).name} {uses}" + (
+            ":int8" if packed else "" if look_up is None else f":{look_up}"
+        )
         config, habits = loaded.model.config, loaded.habits
         parts = (
             loaded.fingerprint[:16], uses, config.mem_layers, config.window, config.window_overlap, config.sink_tokens,
             str(loaded.model.dtype).removeprefix("torch."), habits.look_back, habits.top_k, self._look_up,
         )  # fmt: skip
-        self.identity = " ".join(map(str, parts))
+        self.identity = " ".join(map(str, parts)) + (" int8" if packed else "")
 
     def count(self, text: str) -> int:
         """See `Subject.count`."""
@@ -67,7 +72,7 @@ class BookSubject:
             return
         with tempfile.TemporaryDirectory(prefix="longfocus-eval-", dir=self._scratch) as folder:
             held = Document("evaluation", document, (0, len(document)), ())
-            for _ in read_steps(held, self._loaded, Path(folder, "book"), framed=framed):
+            for _ in read_steps(held, self._loaded, Path(folder, "book"), framed=framed, packed=self._packed):
                 pass
             yield self.opened(StoredBook.open(Path(folder, "book")))
 

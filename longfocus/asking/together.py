@@ -1,0 +1,99 @@
+"""Several questions to a Book at once: each step of the model reads its weights and its memory once for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from longfocus.asking.account import AttentionAccount, Tally
+from longfocus.asking.generation import Sampling, side_by_side, write_rows
+from longfocus.asking.rows import watched_rows
+from longfocus.asking.session import Answer, Prompt, Session
+
+AT_ONCE = 8
+"""Questions that go through the model together; each has a window of its own."""
+
+
+def ask_together(
+    session: Session,
+    questions: Sequence[str],
+    *,
+    sampling: Sampling | None = None,
+    citations: int = 3,
+    look_up: int | None = None,
+    at_once: int = AT_ONCE,
+) -> Iterator[tuple[int, Answer]]:
+    """Answer questions, each as if it were asked alone; yields a question's number and its answer as they end.
+
+    Args:
+        session: The Book and its model.
+        questions: What to ask.
+        sampling: How tokens are chosen; the likeliest each time by default.
+        citations: How many passages to cite at most; 0 saves the account of attention.
+        look_up: As for `Session.stream`.
+        at_once: How many go through the model together.
+
+    Raises:
+        RequestError: A question is empty or does not fit the window; nothing was asked then.
+    """
+    for question in questions:
+        session.question_ids(question)
+    for start in range(0, len(questions), at_once):
+        part = questions[start : start + at_once]
+        for row, answer in _ask(session, part, sampling or Sampling(), citations, look_up):
+            yield start + row, answer
+
+
+def _ask(
+    session: Session, questions: Sequence[str], sampling: Sampling, citations: int, look_up: int | None
+) -> Iterator[tuple[int, Answer]]:
+    begun = time.perf_counter()
+    prompts = _looked_up(session, questions, session.loaded.habits.look_up if look_up is None else look_up)
+    ids = [prompt.ids for prompt in prompts]
+    accounts: list[AttentionAccount | None] = [None] * len(prompts)
+    if citations:
+        kept = [AttentionAccount(len(session.book.ids)) for _ in prompts]
+        for account, prompt in zip(kept, prompts, strict=True):
+            coming = session.state.window + len(prompt.ids) + sampling.max_new_tokens
+            account.window_counts = coming <= session.window
+            account.notes_question = prompt.attention is None
+        state = watched_rows(session, session.state, kept, ids)
+        accounts = [*kept]
+    else:
+        state = session.state.for_rows(torch.zeros(len(prompts), dtype=torch.long))
+    first = [0.0] * len(prompts)
+    texts = [""] * len(prompts)
+    for row, item in write_rows(session.loaded.model, session.loaded.tokenizer, ids, state, sampling):
+        if isinstance(item, str):
+            first[row] = first[row] or time.perf_counter() - begun
+            texts[row] += item
+        else:
+            times = begun, first[row]
+            yield row, session.answered(prompts[row], texts[row], item, accounts[row], citations, times)
+
+
+def _looked_up(session: Session, questions: Sequence[str], most: int) -> list[Prompt]:
+    """The questions with the passages that they attend to, found for all at once."""
+    ids = [session.question_ids(question) for question in questions]
+    if not most:
+        return [Prompt(question, each) for question, each in zip(questions, ids, strict=True)]
+    return [
+        session.with_passages(question, each, attention, most)
+        for question, each, attention in zip(questions, ids, _attended(session, ids), strict=True)
+    ]
+
+
+def _attended(session: Session, prompts: Sequence[list[int]]) -> list[Tally]:
+    """What the tokens of each prompt attend to."""
+    accounts = [AttentionAccount(len(session.book.ids)) for _ in prompts]
+    for account, prompt in zip(accounts, prompts, strict=True):
+        account.window_counts = session.finding.window + len(prompt) <= session.window
+    state, model = watched_rows(session, session.finding, accounts, prompts), session.loaded.reader.model
+    given, mask = (tensor.to(model.device) for tensor in side_by_side(prompts, state.window))
+    with torch.inference_mode():
+        model.model(
+            given, attention_mask=mask, past_key_values=state, use_cache=True, last_context_length=given.shape[1]
+        )
+    return [account.question for account in accounts]
