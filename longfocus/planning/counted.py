@@ -31,8 +31,6 @@ LETTERS = 4.5
 """Bytes of text for each token, as English prose has it."""
 PASSES_HELD = 4, 16
 """Of a layer's pointwise parts, how many numbers of the MLP's width and of the state's exist at once for a token."""
-SCORES_HELD = 1 << 26
-"""Most scores that finding the best entries holds at a time (longfocus/memory/top_k.py)."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +149,11 @@ def asking(shape: Shape, way: Way, tokens: int, question: int, answer: int, devi
     before = way.staying if way.memory_layers else 0 if way.name == RETRIEVAL else max(way.window - put, 0)
     before = min(before, tokens)
     entries = way.entries(tokens)
-    pairs = put * shape.heads * entries
-    chosen = min(pairs, SCORES_HELD) if way.memory_layers else 0
     return Bytes(
         libraries=libraries(shape, device) + (0 if device.kind == "cuda" else GENERATION),
         weights=weights(shape, item_bytes),
         text=0 if device.kind == "cuda" else int((24 + BOOK_TOKEN + LETTERS) * tokens),
-        window=3 * kept_keys(shape, shape.layers, before + put + answer, item_bytes) // 2 + chosen * item_bytes * 2,
+        window=3 * kept_keys(shape, shape.layers, before + put + answer, item_bytes) // 2,
         mapped=entries * entry_bytes(shape, way),
         activations=passing(shape, put, item_bytes),
         logits=shape.vocabulary * (item_bytes + 2 * 4),

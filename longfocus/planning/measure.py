@@ -1,12 +1,14 @@
 """Measuring a device's rates, in some ten seconds. The only part of planning that needs torch.
 
-Shapes are those of a small model's layer; each measurement is the fastest of several, as what is planned for is a
-machine with nothing else to do.
+Shapes are those of a small model's layer. Weights and activations are so many that no cache holds them from one call to
+the next, as in a model; what a kernel reaches on the same few matrices again and again is half as much more. Each
+measurement is the median of several.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -57,42 +59,47 @@ def _rates(device: torch.device, dtype: torch.dtype, scale: int, disk: float) ->
 
     patience = 0.5 / scale
     rows, keys, entries = ROWS // scale, KEYS // scale, ENTRIES // scale
-    states, wide = made(rows, HIDDEN), made(rows, WIDE)
-    up, down = made(WIDE, HIDDEN), made(HIDDEN, WIDE)
-    products = (
-        2 * 2 * rows * HIDDEN * WIDE / _fastest(lambda: (F.linear(states, up), F.linear(wide, down)), device, patience)
-    )
+    layers = range(max(LAYERS // scale, 1))
+    tables = [(made(WIDE, HIDDEN), made(HIDDEN, WIDE)) for _ in layers]
+    through = [(made(rows, HIDDEN), made(rows, WIDE)) for _ in layers]
+
+    def multiplied() -> Any:
+        return [
+            (F.linear(narrow, up), F.linear(wide, down))
+            for (narrow, wide), (up, down) in zip(through, tables, strict=True)
+        ]
+
+    products = len(tables) * 2 * 2 * rows * HIDDEN * WIDE / _usual(multiplied, device, patience)
 
     query, key = made(1, HEADS, keys, HEAD_DIM), made(1, HEADS, keys, HEAD_DIM)
     pairs = keys * keys / 2
-    attended = _fastest(lambda: F.scaled_dot_product_attention(query, key, key, is_causal=True), device, patience)
+    attended = _usual(lambda: F.scaled_dot_product_attention(query, key, key, is_causal=True), device, patience)
     attention = 4 * HEADS * HEAD_DIM * pairs / attended
 
     norm = made(HIDDEN)
 
     def pointwise() -> Any:
-        return F.rms_norm(states, (HIDDEN,), norm) + states, F.silu(wide) * wide
+        return [(F.rms_norm(narrow, (HIDDEN,), norm) + narrow, F.silu(wide) * wide) for narrow, wide in through]
 
     # as `work.passes` counts: a norm and a sum 5 of the state's width, the activation and its product 5 of the MLP's
-    moved = (5 * HIDDEN + 5 * WIDE) * rows * dtype.itemsize / _fastest(pointwise, device, patience)
+    moved = len(through) * (5 * HIDDEN + 5 * WIDE) * rows * dtype.itemsize / _usual(pointwise, device, patience)
 
-    tables = [(made(WIDE, HIDDEN), made(HIDDEN, WIDE)) for _ in range(max(LAYERS // scale, 1))]
     one, one_wide = made(1, HIDDEN), made(1, WIDE)
-    through = _fastest(lambda: [(F.linear(one, a), F.linear(one_wide, b)) for a, b in tables], device, patience)
-    read = len(tables) * 2 * WIDE * HIDDEN * dtype.itemsize / through
+    alone = _usual(lambda: [(F.linear(one, a), F.linear(one_wide, b)) for a, b in tables], device, patience)
+    read = len(tables) * 2 * WIDE * HIDDEN * dtype.itemsize / alone
 
     memory = made(1, KEY_HEADS, entries, HEAD_DIM)
     values = memory.clone()
     asked = made(1, KEY_HEADS, HEADS // KEY_HEADS, HEAD_DIM)
-    looked = _fastest(lambda: F.scaled_dot_product_attention(asked, memory, values), device, patience)
+    looked = _usual(lambda: F.scaled_dot_product_attention(asked, memory, values), device, patience)
     entry_rate = 2 * memory.nbytes / looked
 
     tiny = made(1, HIDDEN)
-    called = _fastest(lambda: [tiny + tiny for _ in range(_CALLS)], device, patience)
+    called = _usual(lambda: [tiny + tiny for _ in range(_CALLS)], device, patience)
     return Rates(products, attention, moved, read, entry_rate, called, disk)
 
 
-_CALLS = 150
+_CALLS = 450
 """So many small operators take as long as a layer's own and the Python around them (fitted to writing speed)."""
 
 
@@ -112,10 +119,10 @@ def _disk(count: int) -> float:
     return max(count >> 20, 1) * len(block) / best
 
 
-def _fastest(work: Callable[[], Any], device: torch.device, patience: float) -> float:
-    """Seconds of one call: the least of several, over `patience` seconds or a little more."""
+def _usual(work: Callable[[], Any], device: torch.device, patience: float) -> float:
+    """Seconds of one call: the median of several, over `patience` seconds or a little more."""
     work()
-    return min(_times(work, device, patience))
+    return statistics.median(_times(work, device, patience))
 
 
 def _times(work: Callable[[], Any], device: torch.device, patience: float) -> Iterator[float]:
