@@ -1,8 +1,10 @@
 """`longfocus train`: a run by a recipe; each recipe is a verb of its own, its parameters are the options."""
 
+import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
@@ -90,7 +92,9 @@ def _run(
 
     if push is not None:
         check_push(push)  # now rather than after hours of training
-    made = replace(recipe(**fields), recipe=recipe.__name__, fields=fields, tensorboard=tensorboard)
+    with told(say):  # what takes long before training begins
+        prepared = recipe(**fields)
+    made = replace(prepared, recipe=recipe.__name__, fields=fields, tensorboard=tensorboard)
     if merge is not None:
         is_merged(made.folder, merge)
     train_run(made, say)
@@ -101,6 +105,22 @@ def _run(
     if push is not None:
         say(f"pushed to {upload(merge or made.folder, push)}")
     print(merge or made.folder)
+
+
+@contextmanager
+def told(say: Callable[[str], None]) -> Iterator[None]:
+    """Hand on to `say` what recipes log."""
+    handler = logging.Handler()
+    handler.emit = lambda record: say(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("longfocus.recipes")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _explained(doc: str) -> dict[str, str]:

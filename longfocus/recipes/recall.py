@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from longfocus.training.lessons import ATTENTION_PROJECTIONS, RecallLesson, with
 from longfocus.training.long_prose import LongProse, Shelf
 from longfocus.training.settings import settings
 from longfocus.training.tales import SUMMARIES, tales_of
+
+_log = logging.getLogger(__name__)
 
 TALES = "tales"
 _LONGEST_STORY = 300_000  # characters of a book that are read for long prose
@@ -142,8 +145,9 @@ def recall(
 def _shelf(loaded: LoadedModel, books: Sequence[QuestionedBook], folder: Path) -> Shelf:
     """The books as Books, read as far as they have not been yet."""
     read = []
-    for book in books:
+    for number, book in enumerate(books, 1):
         story = book.story()[:_LONGEST_STORY]
+        _log.info("reading %s, book %d of %d for long prose; kept in %s", book.title, number, len(books), folder)
         for _ in read_steps(Document(book.title, story, (0, len(story))), loaded, folder / book.id, framed=False):
             pass
         read.append(StoredBook.open(folder / book.id))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -129,3 +130,14 @@ def test_a_run_leaves_an_adapter(train, tiny_folder, data, tmp_path, monkeypatch
     assert "over already" in said
     assert json.loads(Path("whole/run.json").read_text(encoding="utf-8")) == about
     assert json.loads(Path("whole/config.json").read_text(encoding="utf-8"))["mem_layers"] == [1, 2]
+
+
+def test_books_read_for_long_prose_are_told(train, tiny_folder, data, tmp_path):
+    """Reading them takes long, and comes before the training."""
+    fields = ("--memory-layers", "1,2", "--first-layer", 1, "--rank", 2, "--short", 0, "--middle", 0, "--long", 0)
+    status, _, said = train(
+        "recall", "--data", data, "--model", tiny_folder, "--out", tmp_path / "made", *fields, "--long-prose", 1
+    )
+    assert status == 0, said
+    assert said.index("reading One, book 1 of 1 for long prose; kept in") < said.index("training in")
+    assert not logging.getLogger("longfocus.recipes").handlers
