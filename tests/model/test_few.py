@@ -30,8 +30,9 @@ def exactly(query, key, value):
 
 @pytest.mark.parametrize("keys", [1024, 1500, 5000])
 @pytest.mark.parametrize("spread", [0.5, 4.0])
-def test_it_is_one_softmax(keys, spread):
-    given = drawn(keys, spread=spread)
+@pytest.mark.parametrize("queries", [4, few.MOST // GROUPS])
+def test_it_is_one_softmax(keys, spread, queries):
+    given = drawn(keys, queries, spread)
     output, lse = attend_few(*given, SCALE)
     wanted, total = exactly(*given)
     assert output.dtype == torch.bfloat16
@@ -66,5 +67,7 @@ def test_what_it_is_not_for():
     assert not suits(query.float(), key.float(), value.float())
     assert not suits(query, key.contiguous(), value)
     assert not suits(query.expand(2, -1, -1, -1), key, value)
-    assert not suits(query.repeat(1, 1, 2, 1), key, value)
+    most = few.MOST // GROUPS
+    assert suits(drawn(LEAST, queries=most)[0], key, value)
+    assert not suits(drawn(LEAST, queries=most + 1)[0], key, value)
     assert not suits(query, key[:, :, 1:], value[:, :, 1:])
