@@ -36,8 +36,9 @@ def test_it_is_one_softmax(keys, spread, queries):
     output, lse = attend_few(*given, SCALE)
     wanted, total = exactly(*given)
     assert output.dtype == torch.bfloat16
-    assert (output - wanted).norm() < 0.01 * wanted.norm()
-    assert (lse - total).abs().max() < 0.01
+    assert (output - wanted).norm() < 0.005 * wanted.norm()
+    # what decides lies up to 8 from the bound, where half a unit of bfloat16 is 2**-6
+    assert (lse - total).abs().max() < 2**-6
 
 
 def test_a_score_far_above_all_that_were_sampled():
