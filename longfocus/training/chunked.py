@@ -36,20 +36,23 @@ TOKENS = 2048
 
 @dataclass(frozen=True)
 class _InPieces:
-    """A `forward` over pieces of [..., T, E], for one module; as a bound method it follows a copy of the module."""
+    """A `forward` over pieces of [..., T, E], for one module; as a bound method it follows a copy of the module.
+
+    What the module takes besides, such as what its output is added to, is cut likewise.
+    """
 
     tokens: int
 
-    def __call__(self, module: nn.Module, states: Tensor) -> Tensor:
-        whole: Callable[[nn.Module, Tensor], Tensor] = type(module).forward
+    def __call__(self, module: nn.Module, states: Tensor, *others: Tensor) -> Tensor:
+        whole: Callable[..., Tensor] = type(module).forward
         if states.shape[-2] <= self.tokens:
-            return whole(module, states)
+            return whole(module, states, *others)
         outputs = []
-        for piece in states.split(self.tokens, dim=-2):
+        for pieces in zip(*(given.split(self.tokens, dim=-2) for given in (states, *others)), strict=True):
             if torch.is_grad_enabled():
-                outputs.append(checkpoint(whole, module, piece, use_reentrant=False))
+                outputs.append(checkpoint(whole, module, *pieces, use_reentrant=False))
             else:
-                outputs.append(whole(module, piece))
+                outputs.append(whole(module, *pieces))
         return torch.cat(outputs, dim=-2)
 
 

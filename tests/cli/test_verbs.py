@@ -81,7 +81,9 @@ def test_ask_for_machines(run, book, tiny_folder):
             assert list(citation)[:4] == ["text", "start", "end", "score"]
             assert set(citation) <= {"text", "start", "end", "score", "chapter", "page"}
             assert citation["text"] == text[citation["start"] : citation["end"]]
-    again = json.loads(run("ask", "story.txt", "What is it?", "--model", tiny_folder, "--json", "--max-tokens", 8)[1])
+    again = json.loads(
+        run("ask", "story.txt", "What is it?", "Who?", "--model", tiny_folder, "--json", "--max-tokens", 8)[1]
+    )
     assert again[0] | {"timings": 0} == answers[0] | {"timings": 0}
 
 

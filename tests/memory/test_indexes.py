@@ -372,5 +372,5 @@ def test_what_finds_passages_has_a_memory_of_its_own(book, tiny_model):
     session = Session(StoredBook.open(book), both)
     assert session.choice.kind == "dense"
     assert isinstance(session.state.layers[1].memory, DiskMemory)
-    assert isinstance(session._finding.layers[1].memory, TopKMemory)
+    assert isinstance(session.finding.layers[1].memory, TopKMemory)
     assert session.find("the river") == Session(StoredBook.open(book), tiny_model).find("the river")
