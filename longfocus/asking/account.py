@@ -82,11 +82,11 @@ class AttentionAccount:
             as they stand where they stood.
     """
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, window_counts: bool = True) -> None:
         self.question = Tally(tokens)
         self.answer = Tally(tokens)
         self.notes_question = True
-        self.window_counts = True
+        self.window_counts = window_counts
 
     def noting_from(self, first: int, layer: int) -> Chosen:
         """What notes a layer's entries and their shares, both [G, H, T, K], where entry 0 is token `first`."""

@@ -44,14 +44,12 @@ class Conversation:
         """
         session = self._session
         begun = time.perf_counter()
-        account = AttentionAccount(len(session.book.ids))
         prompt = session.looked_up(question, self._look_up)
         if self._last is None:
-            coming = session.state.window + len(prompt.ids) + self._sampling.max_new_tokens
-            account.window_counts = coming <= session.window
+            account = session.account(len(prompt.ids) + self._sampling.max_new_tokens)
             state = session.watched_state(account)
-        else:
-            account.window_counts = False  # the document's end does not stand where it stood
+        else:  # the document's end does not stand where it stood
+            account = AttentionAccount(len(session.book.ids), window_counts=False)
             prompt = replace(prompt, ids=self._next_turn(self._last, prompt))
             state = _noted_in(self._last.state, account)
         for item in session.answer(prompt, state, account, self._sampling, self._citations, begun):

@@ -86,16 +86,9 @@ def write(
     new: list[int] = []
     given = ids
     while True:
-        with torch.inference_mode():
-            output = model(
-                torch.tensor([given], device=model.device),
-                past_key_values=state,
-                use_cache=True,
-                last_context_length=len(ids),
-                logits_to_keep=1,
-            )
-            token = choose.next(output.logits[:, -1])
-        state, given = output.past_key_values, [token]
+        logits, state = _step(model, torch.tensor([given], device=model.device), state)
+        token = choose.next(logits)
+        given = [token]
         new.append(token)
         if piece := text.after(token):
             yield piece
@@ -126,16 +119,8 @@ def write_rows(
     given, seen = side_by_side(prompts, state.window)
     given, mask = given.to(model.device), seen.to(model.device) if len(prompts) > 1 else None
     while rows:
-        with torch.inference_mode():
-            output = model(
-                given,
-                attention_mask=mask,
-                past_key_values=state,
-                use_cache=True,
-                last_context_length=given.shape[1],
-                logits_to_keep=1,
-            )
-            tokens = [choosing[row].next(output.logits[place, -1:]) for place, row in enumerate(rows)]
+        logits, state = _step(model, given, state, mask)
+        tokens = [choosing[row].next(logits[place : place + 1]) for place, row in enumerate(rows)]
         staying = []
         for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             new[row].append(token)
@@ -145,12 +130,26 @@ def write_rows(
                 yield row, new[row][:-1] if token in ends else new[row]
             else:
                 staying.append(place)
-        state, mask = output.past_key_values, None
+        mask = None
         if len(staying) < len(rows):
             with torch.inference_mode():
                 state = state.for_rows(torch.tensor(staying, dtype=torch.long))
         given = torch.tensor([[tokens[place]] for place in staying], device=model.device)
         rows = [rows[place] for place in staying]
+
+
+@torch.inference_mode()
+def _step(model: Any, ids: Tensor, state: LongLlamaCache, mask: Tensor | None = None) -> tuple[Tensor, LongLlamaCache]:
+    """The logits [B, V] behind tokens [B, T], all of which fit the window, and the state with them."""
+    output = model(
+        ids,
+        attention_mask=mask,
+        past_key_values=state,
+        use_cache=True,
+        last_context_length=ids.shape[1],
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1], output.past_key_values
 
 
 def side_by_side(prompts: Sequence[list[int]], window: int) -> tuple[Tensor, Tensor]:
@@ -186,6 +185,7 @@ class _Choosing:
         else:
             self._chance.manual_seed(sampling.seed)
 
+    @torch.inference_mode()
     def next(self, logits: Tensor) -> int:
         """The token after those seen so far, by its logits [1, V]."""
         scores: Any = self._processors(self._seen, logits.float())

@@ -169,8 +169,7 @@ class Session:
             prompt = self.looked_up(question, look_up)
             state = self.state
             if citations:
-                account = AttentionAccount(len(self.book.ids))
-                account.window_counts = state.window + len(prompt.ids) + sampling.max_new_tokens <= self.window
+                account = self.account(len(prompt.ids) + sampling.max_new_tokens)
                 state = self.watched_state(account)
         for item in self.answer(prompt, state, account, sampling, citations, begun):
             yield item[0] if isinstance(item, tuple) else item
@@ -262,8 +261,7 @@ class Session:
 
     def _attended(self, ids: list[int]) -> Tally:
         """What a question's tokens attend to."""
-        account = AttentionAccount(len(self.book.ids))
-        account.window_counts = self.finding.window + len(ids) <= self.window
+        account = self.account(len(ids), self.finding)
         state, model = self.watched_state(account, self.finding), self.loaded.reader.model
         with torch.inference_mode():
             prompt = torch.tensor([ids], device=model.device)
@@ -296,6 +294,11 @@ class Session:
             + encode_text(tokenizer, asked_with(question, passages))
             + encode_frame(tokenizer, frame.after_question)
         )
+
+    def account(self, coming: int, state: LongLlamaCache | None = None) -> AttentionAccount:
+        """An empty account of the attention that the document gets when so many tokens are `coming` behind `state`."""
+        state = self.state if state is None else state
+        return AttentionAccount(len(self.book.ids), window_counts=state.window + coming <= self.window)
 
     def watched_state(self, account: AttentionAccount, state: LongLlamaCache | None = None) -> LongLlamaCache:
         """The state after reading, with account kept of the attention that the document gets."""

@@ -12,6 +12,9 @@ from longfocus.asking.generation import Sampling, side_by_side, write_rows
 from longfocus.asking.rows import watched_rows
 from longfocus.asking.session import Answer, Prompt, Session
 
+Asked = tuple[str, list[int]]
+"""A question and its tokens in the frame."""
+
 AT_ONCE = 8
 """Questions that go through the model together; each has a window of its own."""
 
@@ -38,26 +41,23 @@ def ask_together(
     Raises:
         RequestError: A question is empty or does not fit the window; nothing was asked then.
     """
-    for question in questions:
-        session.question_ids(question)
+    asked = [(question, session.question_ids(question)) for question in questions]
     for start in range(0, len(questions), at_once):
-        part = questions[start : start + at_once]
+        part = asked[start : start + at_once]
         for row, answer in _ask(session, part, sampling or Sampling(), citations, look_up):
             yield start + row, answer
 
 
 def _ask(
-    session: Session, questions: Sequence[str], sampling: Sampling, citations: int, look_up: int | None
+    session: Session, asked: Sequence[Asked], sampling: Sampling, citations: int, look_up: int | None
 ) -> Iterator[tuple[int, Answer]]:
     begun = time.perf_counter()
-    prompts = _looked_up(session, questions, session.loaded.habits.look_up if look_up is None else look_up)
+    prompts = _looked_up(session, asked, session.loaded.habits.look_up if look_up is None else look_up)
     ids = [prompt.ids for prompt in prompts]
     accounts: list[AttentionAccount | None] = [None] * len(prompts)
     if citations:
-        kept = [AttentionAccount(len(session.book.ids)) for _ in prompts]
+        kept = [session.account(len(each) + sampling.max_new_tokens) for each in ids]
         for account, prompt in zip(kept, prompts, strict=True):
-            coming = session.state.window + len(prompt.ids) + sampling.max_new_tokens
-            account.window_counts = coming <= session.window
             account.notes_question = prompt.attention is None
         state = watched_rows(session, session.state, kept, ids)
         accounts = [*kept]
@@ -74,22 +74,20 @@ def _ask(
             yield row, session.answered(prompts[row], texts[row], item, accounts[row], citations, times)
 
 
-def _looked_up(session: Session, questions: Sequence[str], most: int) -> list[Prompt]:
+def _looked_up(session: Session, asked: Sequence[Asked], most: int) -> list[Prompt]:
     """The questions with the passages that they attend to, found for all at once."""
-    ids = [session.question_ids(question) for question in questions]
     if not most:
-        return [Prompt(question, each) for question, each in zip(questions, ids, strict=True)]
+        return [Prompt(question, ids) for question, ids in asked]
+    attended = _attended(session, [ids for _, ids in asked])
     return [
-        session.with_passages(question, each, attention, most)
-        for question, each, attention in zip(questions, ids, _attended(session, ids), strict=True)
+        session.with_passages(question, ids, attention, most)
+        for (question, ids), attention in zip(asked, attended, strict=True)
     ]
 
 
 def _attended(session: Session, prompts: Sequence[list[int]]) -> list[Tally]:
     """What the tokens of each prompt attend to."""
-    accounts = [AttentionAccount(len(session.book.ids)) for _ in prompts]
-    for account, prompt in zip(accounts, prompts, strict=True):
-        account.window_counts = session.finding.window + len(prompt) <= session.window
+    accounts = [session.account(len(prompt), session.finding) for prompt in prompts]
     state, model = watched_rows(session, session.finding, accounts, prompts), session.loaded.reader.model
     given, mask = (tensor.to(model.device) for tensor in side_by_side(prompts, state.window))
     with torch.inference_mode():

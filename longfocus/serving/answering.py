@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from longfocus.asking.account import AttentionAccount
 from longfocus.asking.generation import Sampling, Written, write
 from longfocus.asking.passages import Citation
 from longfocus.asking.session import Answer, Prompt
@@ -134,8 +133,7 @@ class Answering:
                 continue
             session = self._session_of(wishes.book).for_request(ending)
             begun = time.perf_counter()
-            account = AttentionAccount(len(session.book.ids))
-            account.window_counts = session.state.window + len(ids) + sampling.max_new_tokens <= session.window
+            account = session.account(len(ids) + sampling.max_new_tokens)
             first, ids = _cut_to_fit(loaded, ids)
             state = gone_through(loaded, first, session.watched_state(account))
             stream = session.answer(Prompt(text, ids), state, account, sampling, wishes.citations, begun)

@@ -133,7 +133,7 @@ class Retold(Conversation):
         session, loaded = self._plain, self._plain.loaded
         prompt = session.looked_up(question, self._look_up)
         if self._last is None:
-            state = session.watched_state(AttentionAccount(len(session.book.ids)))
+            state = session.watched_state(session.account(0))
         else:
             prompt = replace(prompt, ids=self._next_turn(self._last, prompt))
             state = self._last.state
