@@ -20,12 +20,11 @@ from longfocus.errors import BookError, DocumentError, RequestError, UserError
 from longfocus.loading.load import LoadedModel
 from longfocus.memory.layout import MANIFEST, one_line, parse_manifest, parse_progress
 from longfocus.memory.library import shelf_folder
-from longfocus.reading.documents import READERS, Document, load_document
+from longfocus.reading.documents import KNOWN, Document, load_document, suffix_of
 from longfocus.reading.reader import ReadProgress, read_steps
 
 ATTEMPTS = 2
 """How often a document is tried, the second time after all others."""
-_PACKED = (".txt.gz", ".text.gz", ".md.gz", ".markdown.gz")
 _BOOK = ".book"
 
 
@@ -170,9 +169,9 @@ def documents_in(folder: Path, out: Path | None = None) -> tuple[Planned, ...]:
             for name in inner
             if not name.startswith(".") and not name.endswith(_BOOK) and not Path(place, name, MANIFEST).exists()
         ]
-        found += [Path(place, name) for name in names if _is_document(name)]
+        found += [Path(place, name) for name in names if suffix_of(name) and not name.startswith(".")]
     if not found:
-        raise DocumentError(f"There is no document in {folder}. Known: {', '.join(READERS)}, and .txt.gz or .md.gz.")
+        raise DocumentError(f"There is no document in {folder}. {KNOWN}")
     taken: dict[Path, Path] = {}
     planned = []
     for path in sorted(found):
@@ -185,11 +184,6 @@ def documents_in(folder: Path, out: Path | None = None) -> tuple[Planned, ...]:
             trouble += ", or name a folder with --out, in which folders are kept apart"
         planned.append(Planned(path, book, _size(path), trouble))
     return tuple(planned)
-
-
-def _is_document(name: str) -> bool:
-    lower = name.lower()
-    return not name.startswith(".") and (Path(lower).suffix in READERS or lower.endswith(_PACKED))
 
 
 def _size(path: Path) -> int:

@@ -11,7 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect, Request
 
 from longfocus.errors import DocumentError
-from longfocus.reading.documents import READERS, Document, load_document
+from longfocus.reading.documents import Document, load_document, suffix_of
 from longfocus.serving.bodies import bounded
 from longfocus.serving.kept import Kept, Note, label_of, now
 from longfocus.serving.limits import Limits
@@ -93,7 +93,7 @@ class Uploads:
 def _read(file: UploadFile, folder: Path, label: str) -> Document:
     """Read a document by a copy in a folder of its own, under a name of ours."""
     folder.mkdir()
-    path = folder / f"{_NAMELESS}{_suffix(label)}"
+    path = folder / f"{_NAMELESS}{suffix_of(label)}"
     with path.open("xb") as copy:
         shutil.copyfileobj(file.file, copy)
     try:
@@ -101,9 +101,3 @@ def _read(file: UploadFile, folder: Path, label: str) -> Document:
     except DocumentError as error:
         raise refusal_of(error, path, label) from None
     return replace(document, title=Path(label).stem or label) if document.title == _NAMELESS else document
-
-
-def _suffix(label: str) -> str:
-    """The ending by which a document's kind is known, out of those that are; empty where there is none."""
-    known = [*READERS, *(f"{suffix}.gz" for suffix in READERS)]
-    return max((suffix for suffix in known if label.lower().endswith(suffix)), key=len, default="")

@@ -22,7 +22,7 @@ from longfocus.errors import DocumentError, RequestError
 from longfocus.evaluation.answers import exact_match, f1, rouge_l, zeroscrolls_f1
 from longfocus.evaluation.fitting import fit
 from longfocus.evaluation.task import WHOLE, AnswerTask, Count, Length, Opened, Outcome, Question, Sheet
-from longfocus.reading.documents import READERS, load_document
+from longfocus.reading.documents import KNOWN, load_document, suffix_of
 from longfocus.training.book_questions import books_of
 from longfocus.training.long_questions import OMISSION
 from longfocus.training.records import read_text
@@ -187,10 +187,10 @@ def without_middle(text: str, tokens: int, count: Count) -> str:
 
 def _documents(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise DocumentError(f"{folder} is no folder; wanted one with books ({', '.join(READERS)})")
-    found = [path for path in sorted(folder.iterdir()) if Path(_unpacked(path)).suffix.lower() in READERS]
+        raise DocumentError(f"{folder} is no folder; wanted one with books. {KNOWN}")
+    found = [path for path in sorted(folder.iterdir()) if suffix_of(path.name)]
     if not found:
-        raise DocumentError(f"{folder} holds no book that can be read; wanted {', '.join(READERS)}")
+        raise DocumentError(f"{folder} holds no book that can be read. {KNOWN}")
     return found
 
 

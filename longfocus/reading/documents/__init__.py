@@ -11,7 +11,7 @@ from longfocus.reading.documents.pdf import read_pdf
 from longfocus.reading.documents.plain import read_plain
 from longfocus.reading.documents.source import refusal, require_file
 
-__all__ = ["READERS", "Document", "load_document"]
+__all__ = ["KNOWN", "READERS", "Document", "load_document", "suffix_of"]
 
 READERS: dict[str, Callable[[Path], Document]] = {
     ".txt": read_plain,
@@ -26,7 +26,15 @@ READERS: dict[str, Callable[[Path], Document]] = {
 }
 """The reader of each kind of document, by the file's suffix in lower case."""
 
-_READ_PACKED = (read_plain, read_markdown)
+_PACKED = {f"{suffix}.gz": reader for suffix, reader in READERS.items() if reader in (read_plain, read_markdown)}
+KNOWN = f"Known: {', '.join(READERS)}, and .txt.gz or .md.gz."
+"""What to say where a file is no document."""
+
+
+def suffix_of(name: str) -> str:
+    """The suffix, in lower case, by which the file of this name is a document; empty where it is none."""
+    fits = [suffix for suffix in (*READERS, *_PACKED) if name.lower().endswith(suffix) and len(name) > len(suffix)]
+    return max(fits, key=len, default="")
 
 
 def load_document(path: str | Path) -> Document:
@@ -36,10 +44,10 @@ def load_document(path: str | Path) -> Document:
     """
     path = Path(path)
     require_file(path)
-    suffix = path.suffix.lower()
-    packed = suffix == ".gz"
-    reader = READERS.get(Path(path.stem).suffix.lower() if packed else suffix)
-    if reader is None or (packed and reader not in _READ_PACKED):
-        came = f"the suffix {suffix!r} names no kind of document" if suffix else "its name has no suffix"
-        raise refusal(path, f"{came} that can be read. Known: {', '.join(READERS)}, and .txt.gz or .md.gz.")
-    return reader(path)
+    suffix = suffix_of(path.name)
+    if not suffix:
+        came = (
+            f"the suffix {path.suffix.lower()!r} names no kind of document" if path.suffix else "its name has no suffix"
+        )
+        raise refusal(path, f"{came} that can be read. {KNOWN}")
+    return (READERS | _PACKED)[suffix](path)
