@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -92,6 +92,21 @@ def is_intact(folder: Path) -> bool:
         return bool(files) and all(_is_unchanged(folder / name, known) for name, known in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def write_json(path: Path, contents: Mapping[str, object]) -> None:
+    """Write a small file, whole or not at all, whoever else writes it at the same time.
+
+    Raises:
+        OSError: It cannot be written; a file that was there before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -14,12 +14,11 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from longfocus.loading.cache import cache_dir, sha256_of
+from longfocus.loading.cache import cache_dir, sha256_of, write_json
 from longfocus.model.config import LongLlamaConfig
 
 HASHES = "hashes.json"
@@ -98,12 +97,5 @@ def _kept() -> dict[str, Any]:
 def _keep(path: Path, entry: list[Any]) -> None:
     """Write an entry; where two processes do so at once, one is lost and made again the next time."""
     kept = {name: value for name, value in _kept().items() if os.path.exists(name)} | {str(path): entry}
-    target = cache_dir() / HASHES
-    temporary = target.with_name(f".{HASHES}.{uuid.uuid4().hex[:12]}")
     with contextlib.suppress(OSError):  # a cache that cannot be written to costs time only
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_json(cache_dir() / HASHES, kept)

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import stat
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from longfocus.errors import CheckpointError
-from longfocus.loading.cache import CACHE_VARIABLE, cache_dir
+from longfocus.loading.cache import CACHE_VARIABLE, cache_dir, write_json
 from longfocus.model.config import LongLlamaConfig
 
 SHIPPED = Path(__file__).parent.parent / "profiles"
@@ -115,15 +114,8 @@ def write_profile(fingerprint: str, profile: Profile) -> Path:
         CheckpointError: The cache cannot be written to.
     """
     path = profile_path(fingerprint)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    text = json.dumps({"format": _FORMAT, "of": {"fingerprint": fingerprint}, **asdict(profile)}, indent=1)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_json(path, {"format": _FORMAT, "of": {"fingerprint": fingerprint}, **asdict(profile)})
     except OSError as error:
         raise CheckpointError(
             f"Cannot keep the profile in {path.parent}: {error.strerror or error}. "
