@@ -126,34 +126,15 @@ def run_transformers(book: str, length: int, _: str | None) -> dict:
 
 
 def run_llamacpp(book: str, length: int, gguf: str | None) -> dict:
-    """llama.cpp's server loop, reading the same text with its own context of that length.
-
-    It refuses a text longer than the model was trained on, so it gets a copy of the file that tells another length.
-    """
-    import xllamacpp
-    from gguf import GGUFReader
+    """llama.cpp, reading the same text with its own context of that length."""
+    from llamacpp import llamacpp
 
     from longfocus.loading.load import load
 
-    assert gguf is not None
-    with tempfile.NamedTemporaryFile(suffix=".gguf", delete=False) as copy:
-        copy.write(Path(gguf).read_bytes())
-    field = GGUFReader(copy.name, "r+").get_field("llama.context_length")
-    assert field is not None
-    field.parts[field.data[0]][0] = max(length + 256, 8192)
-
     tokenizer = load().tokenizer
     text = tokenizer.decode(book_ids(book, tokenizer, length - 64))
-    params = xllamacpp.CommonParams()
-    params.model.path = copy.name
-    params.n_ctx = length + 256
-    params.n_parallel = 1
-    params.cpuparams.n_threads = THREADS
-    params.cpuparams_batch.n_threads = THREADS
-    params.warmup = True
-    server = xllamacpp.Server(params)
-    reply = server.handle_completions({"prompt": text, "max_tokens": 1, "temperature": 0.0, "cache_prompt": False})
-    Path(copy.name).unlink()
+    with llamacpp(gguf, length + 256, THREADS) as server:
+        reply = server.handle_completions({"prompt": text, "max_tokens": 1, "temperature": 0.0, "cache_prompt": False})
     timings = reply["timings"]
     return {"tokens": timings["prompt_n"], "seconds": timings["prompt_ms"] / 1000}
 

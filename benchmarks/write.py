@@ -65,7 +65,7 @@ def written(loaded, ids: list[int], state, tokens: int) -> float:
     from longfocus.asking.generation import Sampling, write
 
     model = loaded.model
-    model.generation_config = without_end(model.generation_config)
+    model.generation_config.eos_token_id = -1  # so that answers are of one length
     runs = []
     for _ in range(3):
         times = []
@@ -74,15 +74,6 @@ def written(loaded, ids: list[int], state, tokens: int) -> float:
                 times.append(time.perf_counter())
         runs.append((times[-1] - times[0]) / (tokens - 1))
     return sorted(runs)[1]
-
-
-def without_end(known):
-    """The same without an end, so that every answer has all its tokens."""
-    from copy import deepcopy
-
-    changed = deepcopy(known)
-    changed.eos_token_id = -1
-    return changed
 
 
 def run_transformers(book: str, behind: int, tokens: int, _: str | None) -> float:
@@ -108,37 +99,17 @@ def run_transformers(book: str, behind: int, tokens: int, _: str | None) -> floa
 
 
 def run_llamacpp(book: str, behind: int, tokens: int, gguf: str | None) -> float:
-    """llama.cpp's server loop; a copy of the file tells a longer context than the model was trained on."""
-    import tempfile
-    from pathlib import Path
-
-    import xllamacpp
-    from gguf import GGUFReader
+    from llamacpp import llamacpp
 
     from longfocus.loading.load import load
 
-    assert gguf is not None
-    with tempfile.NamedTemporaryFile(suffix=".gguf", delete=False) as copy:
-        copy.write(Path(gguf).read_bytes())
-    field = GGUFReader(copy.name, "r+").get_field("llama.context_length")
-    assert field is not None
-    context = behind + 4 * (tokens + WARM) + 512
-    field.parts[field.data[0]][0] = max(context, 8192)
     text = load().tokenizer.decode(stored(book).ids[: max(behind, 64)].tolist())
-    params = xllamacpp.CommonParams()
-    params.model.path = copy.name
-    params.n_ctx = context
-    params.n_parallel = 1
-    params.cpuparams.n_threads = THREADS
-    params.cpuparams_batch.n_threads = THREADS
-    params.warmup = True
-    server = xllamacpp.Server(params)
     how = {"prompt": text, "temperature": 0.0, "cache_prompt": True, "ignore_eos": True}
     runs = []
-    for count in (WARM, tokens, tokens, tokens):
-        timings = server.handle_completions({**how, "max_tokens": count})["timings"]
-        runs.append(timings["predicted_ms"] / 1000 / timings["predicted_n"])
-    Path(copy.name).unlink()
+    with llamacpp(gguf, behind + 4 * (tokens + WARM) + 512, THREADS) as server:
+        for count in (WARM, tokens, tokens, tokens):
+            timings = server.handle_completions({**how, "max_tokens": count})["timings"]
+            runs.append(timings["predicted_ms"] / 1000 / timings["predicted_n"])
     return sorted(runs[1:])[1]
 
 
