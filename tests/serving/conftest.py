@@ -97,11 +97,17 @@ def shelf(tmp_path, monkeypatch, tiny_book_folder):
 
 
 @pytest.fixture(scope="module")
-def server(endless, tiny_book_folder, tmp_path_factory):
+def limits():
+    """Those of the shared server; a file may have its own."""
+    return Limits()
+
+
+@pytest.fixture(scope="module")
+def server(endless, tiny_book_folder, tmp_path_factory, limits):
     """A server that the tests of a file share."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copytree(tiny_book_folder, folder / f"{BOOK}.book")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(BOOKS_VARIABLE, str(folder))
-        with running(endless) as server:
+        with running(endless, limits) as server:
             yield server

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from longfocus.memory.library import BOOKS_VARIABLE
 from longfocus.serving.guard import Access
 from longfocus.serving.limits import Limits
 from tests.conftest import story
@@ -30,14 +29,9 @@ QUESTION = "silver lamp?"
 
 
 @pytest.fixture(scope="module")
-def server(endless, tiny_book_folder, tmp_path_factory):
-    """A server whose answers are short."""
-    folder = tmp_path_factory.mktemp("served")
-    shutil.copytree(tiny_book_folder, folder / f"{BOOK}.book")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(BOOKS_VARIABLE, str(folder))
-        with running(endless, Limits(usual_tokens=24)) as server:
-            yield server
+def limits():
+    """Short answers."""
+    return Limits(usual_tokens=24)
 
 
 @pytest.fixture(scope="module")
