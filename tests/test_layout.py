@@ -87,43 +87,50 @@ def run_python(code: str, *arguments: str, folder: Path = REPOSITORY) -> subproc
     )
 
 
-@pytest.mark.parametrize("path", FILES, ids=short)
-def test_arrows_point_down(path: Path) -> None:
-    here = part_of(path)
-    if here == "__init__":
-        return  # the public names come from everywhere
-    assert here in LEVEL, f"{here} has no layer: name it in LAYERS and in docs/architecture.md"
-    for there in imported_parts(path) - {here}:
-        assert there in LEVEL, f"{here} imports {there} from longfocus itself: import it from its own module"
-        assert LEVEL[there] < LEVEL[here], f"{here} may not import {there}"
+def test_arrows_point_down() -> None:
+    wrong = []
+    for path in FILES:
+        here = part_of(path)
+        if here == "__init__":
+            continue  # the public names come from everywhere
+        assert here in LEVEL, f"{here} has no layer: name it in LAYERS and in docs/architecture.md"
+        for there in imported_parts(path) - {here}:
+            assert there in LEVEL, f"{here} imports {there} from longfocus itself: import it from its own module"
+            if LEVEL[there] >= LEVEL[here]:
+                wrong.append(f"{short(path)} may not import {there}")
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", FILES, ids=short)
-def test_files_stay_short(path: Path) -> None:
-    lines = len(path.read_text("utf-8").splitlines())
-    assert lines <= LONGEST, f"{lines} lines: split it by idea, not by size"
+def test_files_stay_short() -> None:
+    """A longer one is split by idea, not by size."""
+    lines = {short(path): len(path.read_text("utf-8").splitlines()) for path in FILES}
+    assert not {path: count for path, count in lines.items() if count > LONGEST}
 
 
-@pytest.mark.parametrize("path", FILES, ids=short)
-def test_names_say_something(path: Path) -> None:
-    words = {word for part in path.relative_to(ROOT).with_suffix("").parts for word in part.split("_")}
-    assert not words & EMPTY_NAMES, "name the file after the idea in it"
+def test_names_say_something() -> None:
+    """A file is named after the idea in it."""
+    for path in FILES:
+        words = {word for part in path.relative_to(ROOT).with_suffix("").parts for word in part.split("_")}
+        assert not words & EMPTY_NAMES, short(path)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__main__.py"], ids=short)
-def test_modules_can_be_imported(path: Path) -> None:
-    importlib.import_module(module_of(path))
+def test_modules_can_be_imported() -> None:
+    for path in FILES:
+        if path.name != "__main__.py":
+            importlib.import_module(module_of(path))
 
 
-@pytest.mark.parametrize("path", ALL_FILES, ids=short)
-def test_nothing_is_unpickled(path: Path) -> None:
-    assert not {name.split(".")[0] for name in imported_modules(path)} & PICKLERS
-    for function, keywords in calls(path):
-        if function == "torch.load":
-            assert is_true(keywords.get("weights_only")), "torch.load unpickles without weights_only=True"
-        assert not is_true(keywords.get("allow_pickle")), f"{function} unpickles with allow_pickle=True"
-    for name in imported_modules(path):
-        assert name not in {"torch.load", "torch.serialization.load"}, "call it as torch.load, where this test sees it"
+def test_nothing_is_unpickled() -> None:
+    for path in ALL_FILES:
+        imported = set(imported_modules(path))
+        assert not {name.split(".")[0] for name in imported} & PICKLERS, short(path)
+        for function, keywords in calls(path):
+            where = f"{short(path)}: {function}"
+            if function == "torch.load":
+                assert is_true(keywords.get("weights_only")), f"{where} unpickles without weights_only=True"
+            assert not is_true(keywords.get("allow_pickle")), f"{where} unpickles with allow_pickle=True"
+        hidden = imported & {"torch.load", "torch.serialization.load"}
+        assert not hidden, f"{short(path)}: call it as torch.load, where this test sees it"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "model").rglob("*.py")), ids=short)
@@ -142,6 +149,7 @@ def test_model_imports_only_what_ships(path: Path) -> None:
             assert "." not in node.module, "only files of this folder ship"
 
 
+@pytest.mark.slow
 def test_model_works_alone(tmp_path: Path) -> None:
     """The folder under another name, with no Longfocus to be found."""
     shutil.copytree(ROOT / "model", tmp_path / "alone", ignore=shutil.ignore_patterns("__pycache__"))

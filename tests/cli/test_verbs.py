@@ -46,6 +46,7 @@ def process(*arguments, stdin=""):
     return subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8", timeout=60)
 
 
+@pytest.mark.slow
 def test_read_then_ask_then_chat_in_processes_of_their_own(tiny_folder, tiny_document, home):
     (home / "story.txt").write_text(tiny_document.text[:2500], encoding="utf-8")
     done = process("read", "story.txt", "--model", tiny_folder, "--window", 64)

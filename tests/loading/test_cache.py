@@ -74,8 +74,11 @@ def test_replaces_what_is_not_complete(tmp_path):
 
 SLOW_BUILD = """
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from longfocus.loading.cache import build_once
+spec = spec_from_file_location("cache", sys.argv[3])  # alone: the package around it waits for transformers
+cache = module_from_spec(spec)
+spec.loader.exec_module(cache)
 target, log = Path(sys.argv[1]), Path(sys.argv[2])
 def fill(folder):
     (folder / "weights").write_text("half")
@@ -83,14 +86,14 @@ def fill(folder):
         stream.write("built\\n")
     print("filling", flush=True)
     sys.stdin.readline()
-build_once(target, fill, on_wait=lambda: print("waiting", flush=True))
+cache.build_once(target, fill, on_wait=lambda: print("waiting", flush=True))
 print("done", flush=True)
 """
 
 
 def start(target, log):
     """A process that says when it is in the middle of building, and goes on when it is sent a line."""
-    command = [sys.executable, "-c", SLOW_BUILD, str(target), str(log)]
+    command = [sys.executable, "-c", SLOW_BUILD, str(target), str(log), cache.__file__]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

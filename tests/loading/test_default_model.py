@@ -215,6 +215,7 @@ def test_hub_comes_first(home, served):
     assert origin == f"hub:HuggingFaceTB/SmolLM2-135M-Instruct@{Hub.SHA}"
 
 
+@pytest.mark.slow
 def test_a_silent_hub_is_given_up_quickly(home, served):
     started = time.monotonic()
     done = ask(home, served(Silent))

@@ -34,7 +34,7 @@ def test_a_stopped_run_goes_on_with_the_same_losses(kind, tiny_folder, tmp_path)
     assert one == other
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["recall", pytest.param("packed", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_with_the_same_losses(kind, tiny_folder, tmp_path):
     whole = losses(train(RUNS[kind](tiny_folder, tmp_path / "whole")))
     out = tmp_path / "killed"

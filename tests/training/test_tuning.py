@@ -136,7 +136,7 @@ def test_what_holds_evaluation_data_is_left_out(model, files, tmp_path):
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["memory", pytest.param("full attention", marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_with_the_same_losses(model, files, tmp_path, way):
     whole = losses(train(run_of(model, files, tmp_path / "whole", way=way)))
     assert len(whole) == STEPS
