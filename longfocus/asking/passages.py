@@ -16,7 +16,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+|\n[ \t]*\n\s*")
 _BLOCK = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")
 _LIST = 3  # fewest lines of a list
 _PAGE = 50  # fewest characters of a page's longest line
-_LISTED = 0.6  # of a list's lines have room behind them, or begin alike; a few of a page's do
+_LISTED = 0.6  # of a list's lines have room behind them, or begin or end alike; a few of a page's do
 _SHORTEST = 60
 _LONGEST = 600
 
@@ -77,7 +77,7 @@ def _list_items(text: str, start: int, end: int) -> Iterator[int]:
     """Line breaks that were not made to fit a page.
 
     That is so where lines are short, where the next line's first word would mostly have had room, or where most lines
-    begin alike.
+    begin alike or end with the same mark, as those of data do.
     """
     for block in _BLOCK.finditer(text, start, end):
         lines = block[0].rstrip("\n").split("\n")
@@ -87,7 +87,9 @@ def _list_items(text: str, start: int, end: int) -> Iterator[int]:
         firsts = [line.split(maxsplit=1)[0] if line.strip() else "" for line in lines[1:]]
         roomy = sum(len(line) + 1 + len(first) <= width for line, first in zip(lines[:-1], firsts, strict=True))
         alike = max(Counter(firsts).values())
-        if width < _PAGE or max(roomy, alike) >= _LISTED * (len(lines) - 1):
+        marks = Counter(line[-1] for line in map(str.rstrip, lines) if line and not line[-1].isalnum())
+        ended = max(marks.values(), default=0)
+        if width < _PAGE or max(roomy, alike, ended) >= _LISTED * (len(lines) - 1):
             place = block.start()
             for line in lines[:-1]:
                 place += len(line)

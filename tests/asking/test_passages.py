@@ -73,6 +73,14 @@ def test_lines_of_a_list_stand_for_themselves(around):
     assert found[1 if around else 0 : -1] == LINES
 
 
+def test_lines_of_data_stand_for_themselves():
+    """They are as wide as a page, begin as they like, and end alike."""
+    pairs = [f'"{number:08x}-{number:04x}-4cc1-b50f": "{7 * number:08x}-{number:04x}-4d5b"' for number in range(99, 107)]
+    text = "{" + ",\n ".join(pairs) + "}"
+    found = [text[start:stop] for start, stop in split_sentences(text, 0, len(text))]
+    assert [line.strip("{},") for line in found] == pairs
+
+
 def test_lines_that_fit_a_page_do_not():
     words = ["the", "rain", "fell", "on", "a", "roof", "that", "nobody", "mended", "for", "many", "a", "winter"]
     lines, line = [], ""
