@@ -34,6 +34,7 @@ SETTINGS = {
     "no discount": ({"mem_discount": 0.0}, {}, 16),
     "all entries, no discount": ({"mem_discount": 0.0}, {}, 10**9),
     "no sinks": ({"sink_tokens": 0}, {}, 16),
+    "layers 17-23": ({"mem_layers": range(17, 24)}, {}, 16),
     "layers 10-16": ({"mem_layers": range(10, 17)}, {}, 16),
     "layers 14-24": ({"mem_layers": range(14, 25)}, {}, 16),
     "all layers": ({"mem_layers": range(30)}, {}, 16),
@@ -42,6 +43,8 @@ SETTINGS = {
     "all entries": ({}, {}, 10**9),
     "look back 2048": ({}, {"look_back": 2048}, 16),
     "look back all": ({}, {"look_back": None}, 16),
+    "overlap a quarter": ({"window_overlap": 252}, {}, 16),
+    "overlap three quarters": ({"window_overlap": 764}, {}, 16),
     "window 2048": ({"window": 2048}, {}, 16),
     "trained": ({"adapter": "usual"}, {}, None),
     "trained best 16": ({"adapter": "usual"}, {}, 16),
@@ -111,7 +114,7 @@ def measure(text: str, name: str, adapter: str) -> None:
             known += loss(loaded, session.state, prompt + encode(" " + key)["input_ids"], len(prompt)) / len(FACTS)
     perplexity = torch.tensor(losses).mean().exp()
     row = " ".join(f"{int(hit):>7}" for hit in hits)
-    print(f"{name:>16} {perplexity:>11.2f} {row} {known:>9.2f}", flush=True)
+    print(f"{name:>24} {perplexity:>11.2f} {row} {known:>9.2f}", flush=True)
 
 
 def main() -> None:
@@ -123,7 +126,7 @@ def main() -> None:
     parser.add_argument("--adapter", default="usual")
     args = parser.parse_args()
     document = load_document(args.book)
-    print(f"{'setting':>16} {'perplexity':>11} {'find@1':>7} {'find@3':>7} {'cite@1':>7} {'cite@3':>7} {'key nll':>9}")
+    print(f"{'setting':>24} {'perplexity':>11} {'find@1':>7} {'find@3':>7} {'cite@1':>7} {'cite@3':>7} {'key nll':>9}")
     for name in args.settings.split(","):
         measure(document.text[slice(*document.body)], name, args.adapter)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -19,7 +21,14 @@ AT_ONCE = 8
 """Questions that go through the model together; each has a window of its own."""
 
 
-def ask_together(
+def ask_together(session: Session, questions: Sequence[str], **options: Any) -> Iterator[tuple[int, Answer]]:
+    """Answer questions as `stream_together` does; yields a question's number and its answer as they end."""
+    for row, item in stream_together(session, questions, **options):
+        if isinstance(item, Answer):
+            yield row, item
+
+
+def stream_together(
     session: Session,
     questions: Sequence[str],
     *,
@@ -27,8 +36,10 @@ def ask_together(
     citations: int = 3,
     look_up: int | None = None,
     at_once: int = AT_ONCE,
-) -> Iterator[tuple[int, Answer]]:
-    """Answer questions, each as if it were asked alone; yields a question's number and its answer as they end.
+) -> Iterator[tuple[int, str | Answer]]:
+    """Answer questions, each as if it were asked alone.
+
+    Yields a question's number with a piece of its answer as it is written or, last, with the whole answer.
 
     Args:
         session: The Book and its model.
@@ -44,13 +55,30 @@ def ask_together(
     asked = [(question, session.question_ids(question)) for question in questions]
     for start in range(0, len(questions), at_once):
         part = asked[start : start + at_once]
-        for row, answer in _ask(session, part, sampling or Sampling(), citations, look_up):
-            yield start + row, answer
+        for row, item in _ask(session, part, sampling or Sampling(), citations, look_up):
+            yield start + row, item
+
+
+def one_by_one(items: Iterator[tuple[int, str | Answer]], questions: int) -> Iterator[Iterator[str | Answer]]:
+    """What `stream_together` yields, question by question: pieces as they come, and what comes meanwhile is kept."""
+    kept: list[deque[str | Answer]] = [deque() for _ in range(questions)]
+
+    def of(number: int) -> Iterator[str | Answer]:
+        while True:
+            while not kept[number]:
+                other, item = next(items)
+                kept[other].append(item)
+            item = kept[number].popleft()
+            yield item
+            if isinstance(item, Answer):
+                return
+
+    return map(of, range(questions))
 
 
 def _ask(
     session: Session, asked: Sequence[Asked], sampling: Sampling, citations: int, look_up: int | None
-) -> Iterator[tuple[int, Answer]]:
+) -> Iterator[tuple[int, str | Answer]]:
     begun = time.perf_counter()
     prompts = _looked_up(session, asked, session.loaded.habits.look_up if look_up is None else look_up)
     ids = [prompt.ids for prompt in prompts]
@@ -69,6 +97,7 @@ def _ask(
         if isinstance(item, str):
             first[row] = first[row] or time.perf_counter() - begun
             texts[row] += item
+            yield row, item
         else:
             times = begun, first[row]
             yield row, session.answered(prompts[row], texts[row], item, accounts[row], citations, times)

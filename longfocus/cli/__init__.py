@@ -12,12 +12,16 @@ The frame decides how a verb ends:
     wrong usage       2, from typer
     Ctrl-C            130, and one line on stderr
     reader gone       1, silently (`longfocus books | head -1`)
+    output refused    1, and one line on stderr (a full disk behind `>`)
     anything else     1, with a plain traceback: a defect of ours
 
 The frame draws nothing itself and imports no part of the package but `errors` and `cli.text`.
 """
 
+import contextlib
+import errno
 import io
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -29,6 +33,7 @@ from typer.main import get_command
 
 from longfocus.errors import UserError
 
+_OUTPUT_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 VERBS = {
     "read": "Read a document once, into a book that can be asked.",
     "ask": "Ask a book a question; the answer cites its passages.",
@@ -66,6 +71,12 @@ class VerbGroup(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()  # a reader that has gone is noticed here, where it is handled, rather than at exit
             return result
+        except OSError as error:
+            if error.errno not in _OUTPUT_REFUSED or error.filename is not None:
+                raise
+            _give_up_output()
+            _tell(f"cannot write the output: {error.strerror}")
+            raise typer.Exit(1) from error
         except UserError as error:
             _tell(str(error))
             raise typer.Exit(1) from error
@@ -131,6 +142,14 @@ def _verb(name: str) -> Any:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(name)(function)
     return get_command(app)
+
+
+def _give_up_output() -> None:
+    """Let what waits to be written go nowhere, since it would be tried again at exit."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _tell(message: str) -> None:

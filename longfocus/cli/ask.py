@@ -32,7 +32,7 @@ def ask(
 ) -> None:
     """Ask a book a question; the answer cites its passages.
 
-    Several questions are answered together, and told in turn.
+    Several questions are answered together, eight at a time, and told in turn.
     """
     from longfocus.cli.drawing import draw_citations, say, stream_text
 
@@ -40,15 +40,15 @@ def ask(
     session = open_session(book, model, adapter, memory, quantize)
     from longfocus.asking.generation import Sampling
     from longfocus.asking.session import Answer
-    from longfocus.asking.together import ask_together
+    from longfocus.asking.together import one_by_one, stream_together
 
     sampling = Sampling(max_new_tokens=max_tokens, temperature=temperature, seed=seed)
     if len(questions) > 1 and uses == "memory":  # together they take little longer than one
-        given = dict(ask_together(session, questions, sampling=sampling, citations=citations, look_up=look_up))
-        streams = [iter((given[number].text, given[number])) for number in range(len(questions))]
+        together = stream_together(session, questions, sampling=sampling, citations=citations, look_up=look_up)
+        streams = one_by_one(together, len(questions))
     else:
         how: dict[str, Any] = {"uses": uses, "sampling": sampling, "citations": citations, "look_up": look_up}
-        streams = [session.stream(question, **how) for question in questions]
+        streams = (session.stream(question, **how) for question in questions)
     answers = []
     for question, pieces in zip(questions, streams, strict=True):
         if as_json:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+_MOST = 1 << 30  # GiB
+
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
@@ -17,24 +19,35 @@ def models(
     """List the models that can read, and where they are."""
     import os
 
+    from huggingface_hub import constants
+
+    from longfocus.cli.text import plain
+    from longfocus.errors import RequestError
     from longfocus.loading.cache import is_intact, models_dir
     from longfocus.loading.catalogue import suitable
     from longfocus.loading.default_model import DEFAULT_MODEL
 
+    if memory is not None and not 0 < memory < _MOST:
+        raise RequestError(f"--memory {memory} is no machine's; wanted GiB, as in --memory 16")
     total = int(memory * 2**30) if memory is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     shelf = models_dir()
     folders = sorted(folder for folder in shelf.iterdir() if is_intact(folder)) if shelf.is_dir() else []
+    found = [(folder.name, folder) for folder in folders]
+    if os.path.isdir(constants.HF_HUB_CACHE):  # what looks into it waits for transformers
+        from longfocus.loading.hub import kept_models
+
+        found += kept_models()
     fitting = suitable(total, tokens)
     if as_json:
-        cached = [{"name": folder.name, "folder": str(folder)} for folder in folders]
+        cached = [{"name": name, "folder": str(folder)} for name, folder in found]
         print(
             json.dumps({"default": DEFAULT_MODEL, "cached": cached, "suitable": [asdict(m) for m in fitting]}, indent=2)
         )
         return
     print("on this machine:")
-    for folder in folders:
-        print(f"  {folder.name}{' (default)' if folder.name == DEFAULT_MODEL else ''}: {folder}")
-    if not folders:
+    for name, folder in found:
+        print(f"  {plain(name)}{' (default)' if name == DEFAULT_MODEL else ''}: {plain(str(folder))}")
+    if not found:
         print("  none yet; the default model is fetched when it is first needed")
     print(
         f"\nthese suit {total / 2**30:.0f} GiB of memory and documents of {tokens:,} tokens; larger ones answer better:"

@@ -11,6 +11,7 @@ What is put into the folder is the caller's business.
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ from platformdirs import user_cache_dir
 CACHE_VARIABLE = "LONGFOCUS_CACHE"
 RECORD = "source.json"
 _PARTIAL = ".partial"
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust tell of a full disk, in errors of their own."""
 
 
 def cache_dir() -> Path:
@@ -45,7 +48,7 @@ def build_once(
 
     A folder that is there but not complete is replaced. When another process is building the same folder,
     `on_wait` is called once, and its result is used if it is complete. An error in `fill` leaves everything
-    as it was.
+    as it was; what the system refused is an OSError, whichever library it came through.
     """
     if is_complete(target):
         return target
@@ -143,8 +146,11 @@ def _build(target: Path, fill: Callable[[Path], None]) -> None:
         else:
             os.rename(temporary, target)
         _sync(target.parent)
-    except BaseException:
+    except BaseException as error:
         _remove(temporary)
+        number = _SYSTEM_ERROR.search(str(error))
+        if isinstance(error, Exception) and not isinstance(error, OSError) and number:
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise
 
 

@@ -37,10 +37,15 @@ class Checkpoint:
     def memory_bytes_per_token(self, memory_layers: int | None = None) -> int:
         """Bytes of bfloat16 keys and values that one token adds in `memory_layers` layers.
 
-        By default the layers trained for it, or all of them where there are none.
+        By default the layers trained for it, or where there are none those that `longfocus read` gives a memory.
         """
-        layers = len(self.memory_layers) or self.layers if memory_layers is None else memory_layers
+        layers = len(self.memory_layers) or self._fetching if memory_layers is None else memory_layers
         return 2 * layers * self.kv_heads * self.head_dim * _BF16
+
+    @property
+    def _fetching(self) -> int:
+        """How many layers stand at the depth where attention fetches facts; see `longfocus.planning.ways`."""
+        return max(self.layers * 24 // 30 - self.layers * 17 // 30, 1)
 
     def bytes_needed(self, tokens: int = 0, memory_layers: int | None = None) -> int:
         """Bytes to run the model in bfloat16 with a memory of `tokens` tokens held in RAM."""
@@ -118,6 +123,6 @@ def suitable(memory_bytes: int, tokens: int = 0, memory_layers: int | None = Non
     """The checkpoints that run in bfloat16 within `memory_bytes`, smallest first.
 
     `tokens` is the length of what is to be remembered, held in RAM in `memory_layers` layers (by default those
-    trained for it, or all); a memory on disk needs `tokens=0`.
+    that `longfocus read` gives one); a memory on disk needs `tokens=0`.
     """
     return tuple(entry for entry in MODEL_TABLE if entry.bytes_needed(tokens, memory_layers) <= memory_bytes)

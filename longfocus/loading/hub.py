@@ -6,11 +6,13 @@ one form of the weights, never code. Downloads lie in the hub's cache, where oth
 """
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import (
+    CacheNotFound,
     GatedRepoError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -19,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from longfocus.errors import CheckpointError
+from longfocus.loading.architectures import FAMILIES
 from longfocus.loading.hub_quiet import hub_quiet
 from longfocus.loading.vocabulary import vocabulary_files
 from longfocus.loading.weights import BIN, BIN_INDEX, SAFETENSORS, SAFETENSORS_INDEX, find_weights
@@ -65,6 +68,26 @@ def fetch(repo: str, revision: str | None, say: Callable[[str], None]) -> Path:
         wanted = _wanted(repo, sizes)
         say(f"Fetching {repo} from the Hugging Face hub ({sum(sizes[name] for name in wanted) / 1e9:.1f} GB, once).")
         return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
+
+
+def kept_models() -> Iterator[tuple[str, Path]]:
+    """Name and folder of each checkpoint of a LLaMA-like kind that lies whole in the hub's cache, by name."""
+    try:
+        repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
+    except CacheNotFound:
+        return
+    for repo in repos:
+        folder = _kept(repo.repo_id, None) if repo.repo_type == "model" else None
+        if folder is not None and _kind(folder) in FAMILIES:
+            yield repo.repo_id, folder
+
+
+def _kind(folder: Path) -> str:
+    try:
+        told = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(told.get("model_type", "")) if isinstance(told, dict) else ""
 
 
 def _kept(repo: str, revision: str | None) -> Path | None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from longfocus.errors import RequestError
+
 _DOCUMENT, _QUESTION, _ANSWER = "(((document)))", "(((question)))", "(((answer)))"
 _PLAIN = (f"{_DOCUMENT}\n\nQuestion: {_QUESTION}\nAnswer:", f"{_ANSWER}\n\nQuestion: {_QUESTION}\nAnswer:")
 
@@ -90,7 +92,15 @@ def bare_opening_ids(tokenizer: Any) -> list[int]:
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of text from outside, in which nothing is a special token."""
+    """Token ids of text from outside, in which nothing is a special token.
+
+    Raises:
+        RequestError: It holds what is no character, as bytes that are not UTF-8 become.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError("the text holds bytes that are not UTF-8; write it in that encoding") from error
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     return ids
 

@@ -75,7 +75,9 @@ def test_lines_of_a_list_stand_for_themselves(around):
 
 def test_lines_of_data_stand_for_themselves():
     """They are as wide as a page, begin as they like, and end alike."""
-    pairs = [f'"{number:08x}-{number:04x}-4cc1-b50f": "{7 * number:08x}-{number:04x}-4d5b"' for number in range(99, 107)]
+    pairs = [
+        f'"{number:08x}-{number:04x}-4cc1-b50f": "{7 * number:08x}-{number:04x}-4d5b"' for number in range(99, 107)
+    ]
     text = "{" + ",\n ".join(pairs) + "}"
     found = [text[start:stop] for start, stop in split_sentences(text, 0, len(text))]
     assert [line.strip("{},") for line in found] == pairs

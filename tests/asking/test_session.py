@@ -357,6 +357,12 @@ def test_an_empty_question(session, question):
             ask(question)
 
 
+def test_a_question_that_is_no_text(session):
+    for ask in (session.ask, session.find):
+        with pytest.raises(RequestError, match="not UTF-8"):
+            ask("caf\udce9?")
+
+
 def test_the_longest_question_and_one_longer(session):
     room = session.loaded.model.config.stride
     left = room - len(session.question_ids("Q"))
@@ -494,6 +500,25 @@ def test_hiding_all_of_the_document_is_reading_none_of_it(dense, book):
     bare = LongLlamaCache(layers, state.positions, keep, state.seen)
     assert found.without_passage == pytest.approx(likelihood(dense, answer, bare), abs=1e-3)
     assert abs(found.drop) > 0.01
+
+
+@pytest.mark.parametrize("look_up", [0, 2])
+def test_citations_cost_no_pass_of_the_model(session, monkeypatch, look_up):
+    """The question's own pass when it is looked up, one for the prompt, one for each token but the last."""
+    passes, forward = [], type(session.loaded.model.model).forward
+
+    def counted(self, *arguments, **named):
+        passes.append(1)
+        return forward(self, *arguments, **named)
+
+    monkeypatch.setattr(type(session.loaded.model.model), "forward", counted)
+    counts = []
+    for citations in (0, 3):
+        answer = session.ask(QUESTION, sampling=PLAIN, citations=citations, look_up=look_up)
+        counts.append(len(passes))
+        passes.clear()
+        assert bool(answer.citations) == bool(citations)
+    assert counts == [bool(look_up) + 12] * 2
 
 
 def test_an_empty_answer_rests_on_nothing(session):

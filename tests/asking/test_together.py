@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from longfocus.asking import together
 from longfocus.asking.generation import Sampling
 from longfocus.asking.session import Session
-from longfocus.asking.together import ask_together
+from longfocus.asking.together import ask_together, one_by_one, stream_together
 from longfocus.errors import RequestError
 from longfocus.loading.defaults import TRAINED
 from longfocus.memory.book import StoredBook
@@ -54,6 +54,26 @@ def test_each_is_answered_as_if_alone(session, look_up, tokens):
         for number, wanted in enumerate(alone):
             alike(found[number], wanted)
         assert any(answer.citations for answer in found.values())
+
+
+def test_pieces_come_as_they_are_written_and_are_told_in_turn(session):
+    came = []
+
+    def seen():
+        for number, item in stream_together(session, QUESTIONS, sampling=PLAIN):
+            came.append(number)
+            yield number, item
+
+    streams = one_by_one(seen(), len(QUESTIONS))
+    first = next(streams)
+    pieces = [next(first)]
+    assert came.count(0) == 1, "the first piece is told before the second is written"
+    pieces += first
+    for question, told in zip(QUESTIONS, [pieces, *map(list, streams)], strict=True):
+        wanted = session.ask(question, sampling=PLAIN)
+        alike(told[-1], wanted)
+        assert "".join(told[:-1]).strip() == wanted.text
+        assert len(told) > 2
 
 
 def test_without_citations(session):

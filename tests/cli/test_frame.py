@@ -170,3 +170,11 @@ def test_each_verb_is_a_function_with_the_tables_words(name: str) -> None:
 def test_each_file_is_a_verb_or_serves_several() -> None:
     files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
     assert files == {"__init__", "drawing", "drawing_many", "options", "text"} | set(cli.VERBS)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("times", ["1", "100000"])
+def test_output_that_finds_no_room_is_one_line(tmp_path: Path, times: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = process(tmp_path, "trial", "well", "--times", times, stdout=full.fileno())
+    assert (done.returncode, done.stderr) == (1, "longfocus: cannot write the output: No space left on device\n")

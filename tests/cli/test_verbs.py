@@ -3,11 +3,16 @@
 import io
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import story
 
 TIMINGS = ["first_token", "total", "question_tokens", "answer_tokens", "tokens_per_second"]
 
@@ -44,6 +49,27 @@ def book(run, tiny_folder, tiny_document, home) -> Path:
 def process(*arguments, stdin=""):
     command = [sys.executable, "-c", "import longfocus_cli; longfocus_cli.main()", *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8", timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT")
+def test_a_reading_that_is_interrupted_goes_on(tiny_folder, home):
+    (home / "story.txt").write_text(story(30_000), encoding="utf-8")
+    read = [sys.executable, "-c", "import longfocus_cli; longfocus_cli.main()", "read", "story.txt", "--window", "64"]
+    read += ["--model", str(tiny_folder)]
+    progress = home / "shelf" / "story.book" / "progress.json"
+    with subprocess.Popen(read, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not (progress.exists() and json.loads(progress.read_text())["tokens"] > 999):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.endswith("longfocus: stopped\n")
+    assert "Traceback" not in err
+    done = subprocess.run(read, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"going on at token ([\d,]+)", done.stderr)[1].replace(",", "")) > 999
 
 
 @pytest.mark.slow
@@ -160,6 +186,10 @@ def test_models(run, home):
     people = run("models", "--memory", 8)
     assert people[0] == 0
     assert "8 GiB" in people[1]
+    for odd in ("nan", "inf", "1e300", "0"):
+        status, _, err = run("models", "--memory", odd)
+        assert (status, err.count("\n")) == (1, 1)
+        assert "--memory" in err
 
 
 def test_chat(run, book, tiny_folder):

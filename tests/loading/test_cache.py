@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -119,6 +120,16 @@ def test_a_killed_build_leaves_nothing_that_passes_for_a_model(tmp_path):
     assert not left[0].exists()
     assert all(neighbour.exists() for neighbour in neighbours)
     assert not (tmp_path / ".model.lock").exists()
+
+
+def test_a_full_disk_is_an_error_of_the_system_whoever_noticed_it(tmp_path):
+    def refused(folder):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        cache.build_once(tmp_path / "model", refused)
+    assert caught.value.errno == errno.ENOSPC
+    assert names(tmp_path) == []
 
 
 def test_two_processes_build_once(tmp_path):

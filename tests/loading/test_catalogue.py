@@ -6,6 +6,7 @@ import pytest
 
 from longfocus.loading.catalogue import MODEL_TABLE, WORKING_BYTES, suitable
 from longfocus.loading.default_model import _HUB_REPO, DEFAULT_MODEL
+from longfocus.planning.ways import fetching_layers
 
 # hidden size, feed-forward size, query heads, vocabulary, tied embeddings, biases and head norms of a layer
 SHAPES = {
@@ -54,10 +55,13 @@ def test_table_is_in_order():
 
 def test_memory_for_each_token():
     by_name = {entry.name: entry for entry in MODEL_TABLE}
-    assert by_name["smollm2-135m-instruct"].memory_bytes_per_token() == 30 * 2 * 3 * 64 * 2
+    assert by_name["smollm2-135m-instruct"].memory_bytes_per_token() == 7 * 2 * 3 * 64 * 2
     assert by_name["smollm2-135m-instruct"].memory_bytes_per_token(memory_layers=3) == 2304
     assert by_name["long-llama-3b-v1.1"].memory_bytes_per_token() == 38400
-    assert by_name["codellama-7b-instruct"].memory_bytes_per_token() == 512 * 1024
+    assert by_name["codellama-7b-instruct"].memory_bytes_per_token(32) == 512 * 1024
+    for entry in MODEL_TABLE:
+        layers = len(entry.memory_layers or fetching_layers(entry.layers))
+        assert entry.memory_bytes_per_token() == entry.memory_bytes_per_token(layers)
 
 
 def test_what_suits_a_machine():
@@ -70,6 +74,7 @@ def test_what_suits_a_machine():
     assert set(in_ram) < set(on_disk)
     assert "codellama-7b-instruct" in {entry.name for entry in on_disk}
     assert "codellama-7b-instruct" not in {entry.name for entry in in_ram}
+    assert "llama-3.1-8b-instruct" in {entry.name for entry in suitable(24 * 2**30, tokens=100_000)}
 
 
 def test_imports_only_the_standard_library():

@@ -2,10 +2,11 @@
 
 import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from longfocus.errors import CheckpointError
@@ -50,6 +51,32 @@ def online(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "HfApi", Api)
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     return state
+
+
+def test_what_the_hubs_cache_holds_whole_is_listed(monkeypatch, tmp_path, tiny_folder):
+    """A model fetched by name; no other kind of model, no half of one, no data set."""
+
+    def put(kind, name, *, without=(), **fields):
+        folder = tmp_path / f"{kind}--{name.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("c0ffee")
+        snapshot = shutil.copytree(tiny_folder, folder / "snapshots" / "c0ffee")
+        config = json.loads((snapshot / "config.json").read_text()) | fields
+        (snapshot / "config.json").write_text(json.dumps(config))
+        for file in without:
+            (snapshot / file).unlink()
+        return snapshot
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "scan_cache_dir", partial(scan_cache_dir, tmp_path))
+    monkeypatch.setattr(hub, "snapshot_download", partial(snapshot_download, cache_dir=tmp_path))
+    assert list(hub.kept_models()) == []
+    whole = put("models", "someone/llama", model_type="llama")
+    put("models", "someone/bert", model_type="bert")
+    put("models", "someone/half", model_type="llama", without=["model.safetensors"])
+    put("datasets", "someone/llama", model_type="llama")
+    (put("models", "someone/odd") / "config.json").write_text("[")
+    assert list(hub.kept_models()) == [("someone/llama", whole)]
 
 
 ANSWER = SimpleNamespace(headers={}, request=None)
