@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from longfocus.loading.load import load as load
     from longfocus.model.config import LongLlamaConfig as LongLlamaConfig
     from longfocus.model.modeling import LongLlamaForCausalLM as LongLlamaForCausalLM
+    from longfocus.model.modeling import LongLlamaForSequenceClassification as LongLlamaForSequenceClassification
     from longfocus.model.modeling import LongLlamaModel as LongLlamaModel
     from longfocus.reading.documents import Document as Document
     from longfocus.reading.documents import load_document as load_document
@@ -50,6 +51,7 @@ HOMES = {
     "LoadedModel": "longfocus.loading.load",
     "LongLlamaConfig": "longfocus.model.config",
     "LongLlamaForCausalLM": "longfocus.model.modeling",
+    "LongLlamaForSequenceClassification": "longfocus.model.modeling",
     "LongLlamaModel": "longfocus.model.modeling",
     "ReadProgress": "longfocus.reading.reader",
     "RequestError": "longfocus.errors",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from longfocus.asking.faithfulness import Faithfulness, check_faithfulness
 from longfocus.asking.passages import Citation
-from longfocus.asking.session import Answer, Session
-from longfocus.asking.together import ask_together
+from longfocus.asking.session import Answer, AskOptions, Session
+from longfocus.asking.together import TogetherOptions, ask_together
 from longfocus.loading.adapters import USUAL
 from longfocus.loading.load import LoadedModel, load
 from longfocus.loading.packed_weights import AUTO as QUANTIZE_AUTO
@@ -75,7 +75,7 @@ class Book:
         """Tokens that were read."""
         return self.session.book.manifest.tokens
 
-    def ask(self, question: str, **options: Any) -> Answer:
+    def ask(self, question: str, **options: Unpack[AskOptions]) -> Answer:
         """Answer a question.
 
         Args:
@@ -87,7 +87,7 @@ class Book:
         """
         return self.session.ask(question, **options)
 
-    def ask_all(self, questions: Sequence[str], **options: Any) -> list[Answer]:
+    def ask_all(self, questions: Sequence[str], **options: Unpack[TogetherOptions]) -> list[Answer]:
         """Answer several questions at once, each as if it were asked alone; what they share is read once for all.
 
         Args:
@@ -100,7 +100,7 @@ class Book:
         answers = dict(ask_together(self.session, questions, **options))
         return [answers[number] for number in range(len(questions))]
 
-    def stream(self, question: str, **options: Any) -> Iterator[str | Answer]:
+    def stream(self, question: str, **options: Unpack[AskOptions]) -> Iterator[str | Answer]:
         """Answer a question; yields pieces of text and, last, the whole `Answer`. Options as for `ask`."""
         return self.session.stream(question, **options)
 

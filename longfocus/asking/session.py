@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 
@@ -22,6 +22,15 @@ from longfocus.model.cache import LayerState, LongLlamaCache
 
 Uses = Literal["memory", "window", "nothing"]
 """What an answer may rest on: all that was read, only what fits the window at the document's end, or nothing of it."""
+
+
+class AskOptions(TypedDict, total=False):
+    """How a question is answered; see `Session.stream`."""
+
+    uses: Uses
+    sampling: Sampling | None
+    citations: int
+    look_up: int | None
 
 
 @dataclass(frozen=True)
@@ -220,7 +229,7 @@ class Session:
         timings = Timings(round(first or total, 4), round(total, 4), len(prompt.ids), len(ids), round(speed, 2))
         return Answer(prompt.question, text.strip(), cited, timings, tuple(ids), prompt.looked_up)
 
-    def ask(self, question: str, **options: Any) -> Answer:
+    def ask(self, question: str, **options: Unpack[AskOptions]) -> Answer:
         """Answer a question; options as for `stream`."""
         answer = None
         for item in self.stream(question, **options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 import torch
 
@@ -21,7 +21,18 @@ AT_ONCE = 8
 """Questions that go through the model together; each has a window of its own."""
 
 
-def ask_together(session: Session, questions: Sequence[str], **options: Any) -> Iterator[tuple[int, Answer]]:
+class TogetherOptions(TypedDict, total=False):
+    """How questions are answered together; see `stream_together`."""
+
+    sampling: Sampling | None
+    citations: int
+    look_up: int | None
+    at_once: int
+
+
+def ask_together(
+    session: Session, questions: Sequence[str], **options: Unpack[TogetherOptions]
+) -> Iterator[tuple[int, Answer]]:
     """Answer questions as `stream_together` does; yields a question's number and its answer as they end."""
     for row, item in stream_together(session, questions, **options):
         if isinstance(item, Answer):

@@ -15,11 +15,13 @@ class LongLlamaConfig(LlamaConfig):
     Attributes:
         mem_layers: Layers that have a memory; duplicates are dropped and the list is sorted.
         mem_positionals: False leaves rotary embedding out of memory layers altogether.
-        mem_dtype: Name of the torch dtype in which memories are kept.
+        mem_dtype: Name of the torch dtype in which memories are kept. Where the weights have another one, entries are
+            cast a block at a time while they are attended to.
         mem_attention_grouping: (heads, queries) handled at once where attention scores have to be materialised; bounds
             memory, changes no result.
-        torch_attention: True attends by `scaled_dot_product_attention` to window and memory laid end to end. False
-            joins separately computed parts by their log-sum-exp, which copies nothing. The results agree.
+        torch_attention: Which of its two ways LongLLaMA attends in. Kept for its checkpoints; it changes nothing here:
+            with gradients window and memory are laid end to end, without them separately computed parts are joined by
+            their log-sum-exp, which copies nothing.
         gradient_checkpoint_every_ith: With gradient checkpointing, every how many layers are recomputed.
         last_context_length: How many of the last tokens of an input stay in the window. What comes before is cut in
             windows that pass through memory.

@@ -78,7 +78,6 @@ class LongLlamaAttention(nn.Module):
         self.has_memory = layer_idx in config.mem_layers
         self.is_rotated = config.mem_positionals or not self.has_memory
         self.grouping = config.mem_attention_grouping if self.has_memory else None
-        self.laid_together = config.torch_attention
         self.window = config.window
         self.discount = config.mem_discount
         self.q_proj = nn.Linear(config.hidden_size, heads * dim, bias=config.attention_bias)
@@ -154,7 +153,7 @@ class LongLlamaAttention(nn.Module):
             output, weights = self._looked(query, state, allowed, memory_scale)
         else:
             weights = None
-            if self.laid_together or torch.is_grad_enabled():
+            if torch.is_grad_enabled():
                 output = self._together(query, state, allowed, memory_scale)
             else:
                 output = self._joined(query, state, allowed, memory_scale)

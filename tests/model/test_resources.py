@@ -76,13 +76,13 @@ def test_the_counter_counts(tiny):
 @pytest.mark.parametrize("chained", [False, True])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_token_costs_its_own_size(tiny, some_ids, mode, chained, rows, masked):
+def test_a_token_costs_its_own_size(tiny, some_ids, mode, chained, rows, masked, **fields):
     """Decoding neither copies, casts nor concatenates the memory, and grows it in place.
 
     Over 36 tokens the window of 16 overflows twice. All that is made in these steps together is less than one
     layer's memory. (The first overflow after reading is another matter: see below.)
     """
-    model = tiny()
+    model = tiny(**fields)
     keep = None if not masked else torch.rand((1, ENTRIES), generator=torch.Generator().manual_seed(1)) > 0.1
     with mode():
         output = model(some_ids(rows, 17), past_key_values=state_of(chained=chained, keep=keep), last_context_length=1)
@@ -96,6 +96,11 @@ def test_a_token_costs_its_own_size(tiny, some_ids, mode, chained, rows, masked)
             total += made.total_bytes if not masked else 0
     assert total < LAYER_BYTES
     assert output.past_key_values.memory_length == ENTRIES + 16 + 32
+
+
+def test_a_token_costs_its_own_size_in_the_published_ways(tiny, some_ids):
+    for fields in ({"torch_attention": True}, {"mem_attention_grouping": (1, 4)}):
+        test_a_token_costs_its_own_size(tiny, some_ids, torch.no_grad, False, 1, False, **fields)
 
 
 def test_the_first_overflow_moves_a_dense_memory_once(tiny, some_ids):
