@@ -22,7 +22,7 @@ from longfocus.training.checked import book_parts, remaining_books, screen
 from longfocus.training.engine import Batch, Run
 from longfocus.training.exercise_data import ExerciseBatches, Stage
 from longfocus.training.lessons import ATTENTION_PROJECTIONS, RecallLesson, with_lora
-from longfocus.training.long_prose import LongProse, Shelf
+from longfocus.training.long_prose import BOOKS, LongProse, Shelf
 from longfocus.training.settings import settings
 from longfocus.training.tales import SUMMARIES, tales_of
 
@@ -116,7 +116,7 @@ def recall(
         Stage(long, 2 if reads else 4, (8192,) if reads else (8192, 16384), kinds, room, alike, looked_up),
     )
     lengthy = 0 if reads else long_prose
-    shelf = _shelf(loaded, books, out / "books") if lengthy else None  # before there is an adapter in the model
+    shelf = _shelf(loaded, books, out / BOOKS) if lengthy else None  # before there is an adapter in the model
     torch.manual_seed(seed)
     loaded.model.requires_grad_(False)
     student = with_lora(loaded.model, rank, ATTENTION_PROJECTIONS, first_layer)

@@ -19,6 +19,8 @@ from longfocus.errors import RequestError
 from longfocus.memory.book import StoredBook
 from longfocus.training.recall import Bank
 
+BOOKS = "books"
+"""Where a run keeps the Books that it read, in its folder: texts of others, which are never passed on."""
 _LEAST = 1024  # entries of a stretch
 _OTHERS = 0.3  # of the rows see a stretch of another book
 _WINDOWS = 3  # so many are read anew: what stands before them makes no difference to the last one

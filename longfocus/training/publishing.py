@@ -10,9 +10,10 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from longfocus.errors import RequestError
 from longfocus.loading.hub_quiet import hub_quiet
+from longfocus.training.long_prose import BOOKS
 from longfocus.training.run_records import read_about
 
-_LEFT_HERE = ["checkpoint-*", "checkpoint-*/**", "runs/**", ".*"]
+_LEFT_HERE = ["checkpoint-*", "checkpoint-*/**", f"{BOOKS}/**", "runs/**", ".*"]
 
 
 def check_push(repo: str) -> None:
@@ -32,7 +33,7 @@ def check_push(repo: str) -> None:
 
 
 def push(folder: Path, repo: str) -> str:
-    """Upload what a run that is over left in `folder`, but for its checkpoints.
+    """Upload what a run that is over left in `folder`, but for its checkpoints, TensorBoard's files and what it read.
 
     Args:
         folder: An adapter's or a merged model's, with the run's records.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from longfocus.memory.late import LateState, read_window, whole_state_and_last
 from longfocus.model.attend import Part
-from longfocus.model.cache import LongLlamaCache
+from longfocus.model.cache import LayerState, LongLlamaCache
 from longfocus.model.memory import DenseMemory, Entries, Memory
 from longfocus.model.modeling import LongLlamaForCausalLM, LongLlamaModel
 from longfocus.training.examples import IGNORED
@@ -73,7 +73,7 @@ class UnseenMemory(Memory):
 
 
 Bank = dict[int, tuple[Tensor, Tensor]]
-"""Entries of documents read before, by layer, [1, G, N', D] each, without gradients: more negatives."""
+"""Entries of documents read before, by layer, [1, G, N', D] each, without gradients: more negatives. On any device."""
 
 
 def read_rows(model: LongLlamaModel, ids: Tensor) -> tuple[LongLlamaCache, Tensor]:
@@ -105,7 +105,7 @@ def with_all_rows(state: LongLlamaCache, bank: Bank | None = None) -> LongLlamaC
     for index, layer in enumerate(layers):
         if not isinstance(layer.memory, UnseenMemory):
             continue
-        parts = [[_one_row(held) for held in pair] for pair in layer.memory.pieces] + ([[*bank[index]]] if bank else [])
+        parts = [[_one_row(held) for held in pair] for pair in layer.memory.pieces] + _of_bank(bank, index, layer)
         keys, values = ([part[which] for part in parts] for which in (0, 1))
         memory = DenseMemory.of(torch.cat(keys, dim=2), torch.cat(values, dim=2)) if parts else None
         layers[index] = replace(layer, memory=memory)
@@ -129,10 +129,18 @@ def banked(state: LongLlamaCache, bank: Bank | None, most: int, rows: Tensor | N
         if isinstance(layer.memory, UnseenMemory):
             chosen = layer.memory if rows is None else layer.memory.select(rows)
             parts = [[_one_row(held.detach()) for held in pair] for pair in chosen.pieces]
-            parts += [[*bank[index]]] if bank else []
+            parts += _of_bank(bank, index, layer)
             keys, values = (torch.cat([part[which] for part in parts], dim=2)[:, :, :most] for which in (0, 1))
             found[index] = (keys.clone(), values.clone())
     return found
+
+
+def _of_bank(bank: Bank | None, index: int, layer: LayerState) -> list[list[Tensor]]:
+    """The bank's keys and values for a layer, if any, on the device of its window: from a file they come on the CPU."""
+    if not bank:
+        return []
+    device = None if layer.keys is None else layer.keys.tensor.device
+    return [[held.to(device) for held in bank[index]]]
 
 
 def _one_row(held: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
+from huggingface_hub.utils import filter_repo_objects
 
 from longfocus.errors import RequestError
 from longfocus.training.publishing import check_push, push
@@ -47,3 +48,23 @@ def test_only_what_is_over_is_pushed(online, tmp_path):
     with pytest.raises(RequestError, match="Give the same command again") as refused:
         push(tmp_path, "owner/name")
     assert "\n" not in str(refused.value)
+
+
+def test_what_was_read_and_checkpoints_stay_here(online, tmp_path):
+    """Of all that a run leaves, by the names that it has on the hub."""
+    online.setenv("HF_TOKEN", "hf_none")
+    passed_on = {"README.md", "adapter_config.json", "adapter_model.safetensors", "memory.json", ABOUT, "run.jsonl"}
+    kept = {"books/d1/text.txt", "books/d1/window/keys.bin", "runs/events.1", ".lock", "checkpoint-25/optimizer.pt"}
+    for name in passed_on | kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"ended": "now"}), encoding="utf-8")
+    sent = []
+
+    def upload_folder(self, *, repo_id, folder_path, ignore_patterns):
+        found = (path.relative_to(folder_path).as_posix() for path in folder_path.rglob("*") if path.is_file())
+        sent.append((repo_id, set(filter_repo_objects(found, ignore_patterns=ignore_patterns))))
+
+    online.setattr(HfApi, "create_repo", lambda self, repo, **_: type("Made", (), {"repo_id": repo}))
+    online.setattr(HfApi, "upload_folder", upload_folder)
+    assert push(tmp_path, "owner/name").endswith("/owner/name")
+    assert sent == [("owner/name", passed_on)]

@@ -8,8 +8,9 @@ from torch.testing import assert_close
 
 from longfocus.memory.late import LateState, read_window, whole_state
 from longfocus.memory.recent import RecentMemory
-from longfocus.model.cache import LongLlamaCache
+from longfocus.model.cache import LayerState, LongLlamaCache
 from longfocus.model.config import LongLlamaConfig
+from longfocus.model.growing import GrowingTensor
 from longfocus.model.memory import DenseMemory
 from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training.examples import IGNORED
@@ -156,6 +157,19 @@ def test_a_bank_holds_the_newest_entries_without_gradients():
     assert len(with_all_rows(second.state, bank).layers[2].memory) == 2 * held
     alone = recall(model, some(2, 50, seed=2), asked, labels_of(asked))
     assert not torch.equal(second.losses, alone.losses)
+
+
+def test_a_bank_from_a_file_is_moved_to_where_the_model_computes():
+    """As after a checkpoint, and from a Book: both are read into the machine's memory, whatever computes."""
+    there = torch.zeros(2, 1, 3, 4, device="meta")
+    window = GrowingTensor.of(there, 2)
+    layer = LayerState(window, window, window, UnseenMemory().append(there, there, None))
+    state = LongLlamaCache([layer], torch.zeros(2))
+    bank = {0: (torch.ones(1, 1, 5, 4), torch.ones(1, 1, 5, 4))}
+    seen = with_all_rows(state, bank).layers[0].memory.entries()
+    for held, count in ((seen.keys, 11), (seen.values, 11), *((part, 8) for part in banked(state, bank, 8)[0])):
+        assert held.device.type == "meta"
+        assert held.shape == (1, 1, count, 4)
 
 
 def test_questions_longer_than_the_window_are_refused():
