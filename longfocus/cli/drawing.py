@@ -94,7 +94,7 @@ def stream_text(pieces: Iterator[object]) -> object:
 
 
 def draw_figures(figures: "Iterable[Figure]") -> None:
-    """Print results as a table."""
+    """Print results as a table; examples are questions, `on` so many documents where these are fewer."""
     table = Table("task", "subject", "length", "examples", "score", "95 %", "reading", "answer", "memory", box=None)
     for figure in figures:
         if not figure.examples:
@@ -104,14 +104,14 @@ def draw_figures(figures: "Iterable[Figure]") -> None:
             figure.task,
             plain(figure.subject),
             figure.length,
-            str(figure.examples),
+            figure.counted,
             f"{figure.score:.3f}",
             f"{figure.low:.3f} to {figure.high:.3f}",
             f"{figure.reading_seconds:.1f} s",
             f"{figure.seconds:.2f} s",
             _gigabytes(figure.peak_bytes),
         )
-    Console(width=140, markup=False).print(table)
+    Console(width=160, markup=False).print(table)
 
 
 def draw_grid(grid: "Grid") -> None:
@@ -125,7 +125,7 @@ def draw_grid(grid: "Grid") -> None:
     for model, source, scores in grid.others:
         table.add_row(f"{model}, published by {source}", *("" if score is None else f"{score:.3g}" for score in scores))
     # a width in which no cell is folded, since a table of figures is read by its columns
-    Console(width=60 + 30 * len(grid.lengths), markup=False).print(table)
+    Console(width=60 + 50 * len(grid.lengths), markup=False).print(table)
     for source in dict.fromkeys(source for _, source, _ in grid.others):
         print(f"  {source}: {SOURCES[source]}")
     print()
@@ -138,7 +138,7 @@ def _gigabytes(peak: int) -> str:
 def _cell(figure: "Figure") -> str:
     if not figure.examples:
         return "does not fit"
-    return f"{figure.score:.3g} ({figure.low:.3g} to {figure.high:.3g}; {figure.examples})"
+    return f"{figure.score:.3g} ({figure.low:.3g} to {figure.high:.3g}; {figure.counted})"
 
 
 @contextmanager

@@ -184,12 +184,16 @@ def _judging(subject: "Subject") -> "Callable[[str], str]":
 
 def _run(task: "Task", subject: "Subject", plan: "Plan", out: Path, sharing: "Sharing") -> None:
     """Make what is missing, and show how far it is."""
-    from longfocus.cli.drawing import counting, say
+    from longfocus.cli.drawing import counting, say, waiting
     from longfocus.evaluation.records import AttemptFile
-    from longfocus.evaluation.runner import missing, run
+    from longfocus.evaluation.runner import missing, run, stale
 
     kept = AttemptFile(out / f"{task.name}.jsonl", sharing.process)
     share = (sharing.process, sharing.processes)
+    with waiting(f"{task.name}: looking through what {subject.name} answered"):
+        changed = stale(task, subject, plan, kept, share)
+    if changed:
+        say(f"{task.name}: {changed} answers of {subject.name} in {kept.path.parent} are to other words or data; anew")
     with counting(f"{task.name}: {subject.name}", missing(task, subject, plan, kept, share)) as advance:
         for attempt in run(task, subject, plan, kept, share):
             result = f"score {attempt.score:.2f}" if attempt.score is not None else f"loss {attempt.loss or 0:.1f}"

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from longfocus.evaluation.intervals import of_perplexity, of_scores
-from longfocus.evaluation.records import Attempt
+from longfocus.evaluation.records import Attempt, standing
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Figure:
         seconds: Mean seconds for an answer.
         peak_bytes: Most memory that was in use, of the machine or, where the model is on a GPU, of that.
         more: Means of further scores by name.
-        refused: Why documents of this length do not fit the subject; empty where they do.
+        refused: Why documents of this length, or those that are missing, do not fit the subject; empty where all do.
+        documents: On how many documents the questions are.
     """
 
     task: str
@@ -45,6 +46,13 @@ class Figure:
     peak_bytes: int
     more: dict[str, float]
     refused: str = ""
+    documents: int = 0
+
+    @property
+    def counted(self) -> str:
+        """How many questions on how many documents, where that differs, and whether more were to be asked."""
+        shared = f" on {self.documents}" if self.documents != self.examples else ""
+        return f"{self.examples}{shared}{', others do not fit' if self.refused else ''}"
 
     def to_json(self) -> dict[str, Any]:
         """For machines; what is not a number is null."""
@@ -54,11 +62,10 @@ class Figure:
 
 def figures(attempts: Sequence[Attempt]) -> list[Figure]:
     """The result of each task, subject and length, in the order in which they first come."""
-    groups: dict[tuple[str, str, str], dict[tuple[Any, ...], Attempt]] = {}
-    for attempt in attempts:
-        group = groups.setdefault((attempt.task, attempt.identity, attempt.length), {})
-        group[attempt.place] = attempt  # what was refused once may have been answered later
-    return [_figure(list(group.values())) for group in groups.values()]
+    groups: dict[tuple[str, str, str], list[Attempt]] = {}
+    for attempt in standing(attempts):
+        groups.setdefault((attempt.task, attempt.identity, attempt.length), []).append(attempt)
+    return list(map(_figure, groups.values()))
 
 
 def _figure(group: list[Attempt]) -> Figure:
@@ -90,6 +97,7 @@ def _figure(group: list[Attempt]) -> Figure:
         max(attempt.peak_bytes for attempt in group),
         {name: fmean(attempt.more[name] for attempt in group if name in attempt.more) for name in first.more},
         refused,
+        len(documents),
     )
 
 

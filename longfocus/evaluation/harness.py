@@ -196,7 +196,8 @@ def _keep(
                     seconds=0.0,
                     peak_bytes=0,
                 )
-                if attempt.place not in kept.places:
+                before = kept.current(attempt.place)
+                if before is None or before.prompt != attempt.prompt:
                     kept.add(attempt)
 
 
@@ -214,7 +215,7 @@ def _figures(results: dict[str, dict[str, Any]], counts: dict[str, int], subject
             error = metrics.get(f"{metric}_stderr,{kind}")
             half = _Z * error if isinstance(error, int | float) else float("nan")
             name = f"{PREFIX}{task} {metric}" + ("" if kind == "none" else f" {kind}")
-            figures.append(
-                Figure(name, subject, "-", counts.get(task, 0), value, value - half, value + half, 0.0, 0.0, 0.0, 0, {})
-            )
+            ends = value, value - half, value + half
+            count = counts.get(task, 0)
+            figures.append(Figure(name, subject, "-", count, *ends, 0.0, 0.0, 0.0, 0, {}, documents=count))
     return figures

@@ -9,7 +9,7 @@ from pathlib import Path
 from longfocus.errors import DocumentError, RequestError
 from longfocus.evaluation.figures import Figure, figures
 from longfocus.evaluation.published import Published, published
-from longfocus.evaluation.records import Attempt, AttemptFile
+from longfocus.evaluation.records import Attempt, attempts_of, standing
 from longfocus.evaluation.task import Length
 
 
@@ -31,7 +31,7 @@ class Grid:
 
 
 def attempts_in(folders: Iterable[Path]) -> list[Attempt]:
-    """All attempts that are kept in these folders.
+    """The attempts that count of all that are kept in these folders; see `standing`.
 
     Raises:
         RequestError: A folder has none.
@@ -43,11 +43,10 @@ def attempts_in(folders: Iterable[Path]) -> list[Attempt]:
         if not paths:
             raise RequestError(f"{folder} has no results of `longfocus eval`; name the folder that --out named")
         for path in paths:
-            found += AttemptFile(path).attempts
-    seen: dict[tuple[object, ...], Attempt] = {attempt.place: attempt for attempt in found}
-    if not seen:
+            found += attempts_of(path)
+    if not found:
         raise DocumentError(f"there is no attempt in {', '.join(map(str, folders))}")
-    return list(seen.values())
+    return standing(found)
 
 
 def grids(attempts: Sequence[Attempt], others: bool = True) -> list[Grid]:

@@ -6,12 +6,12 @@ import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 
 import torch
 
 from longfocus.errors import is_out_of_memory
-from longfocus.evaluation.records import Attempt, AttemptFile
+from longfocus.evaluation.records import Attempt, AttemptFile, prompt_hash
+from longfocus.evaluation.staleness import withdraw_stale
 from longfocus.evaluation.subject import Subject, forget_peak, peak_bytes
 from longfocus.evaluation.task import WHOLE, DoesNotFit, Length, Sheet, Task, numbers
 
@@ -44,6 +44,8 @@ def run(
 ) -> Iterator[Attempt]:
     """Make the attempts that are missing, shortest documents first as given; yields each when it is on the disk.
 
+    Answers to what the task no longer asks are made anew; see `staleness`.
+
     Where the subject cannot take a document, for its length or for want of memory, that is kept as an attempt that was
     refused, and no other document of that length is tried; other lengths go on.
 
@@ -57,6 +59,7 @@ def run(
     Raises:
         RequestError: The task cannot be made as the plan asks.
     """
+    stale(task, subject, plan, kept, share)
     refused: set[Length] = set()
     for length, number, due in _due(task, subject, plan, kept, share):
         if length in refused:
@@ -144,7 +147,7 @@ class _Made:
             seed=self.plan.seed,
             sheet=self.number,
             question=place,
-            prompt=sha256(f"{sheet.document}\0{asked}".encode()).hexdigest()[:16],
+            prompt=prompt_hash(sheet.document, asked) if sheet.questions else "",
             tokens=tokens,
             depth=depth,
             answers=answers,
@@ -176,6 +179,18 @@ def let_go(error: BaseException) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def stale(task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tuple[int, int] = (0, 1)) -> int:
+    """Withdraw kept answers to what the task no longer asks, for `run` to make them anew; tells how many, once.
+
+    Raises:
+        RequestError: The task cannot be made as the plan asks.
+    """
+    return sum(
+        withdraw_stale(task, subject, length, plan.seed, plan.questions, kept, share)
+        for length in dict.fromkeys(plan.lengths)
+    )
 
 
 def missing(task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tuple[int, int] = (0, 1)) -> int:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from longfocus.evaluation.intervals import of_perplexity, of_scores, wilson
+from longfocus.evaluation.intervals import of_perplexity, of_scores, student, wilson
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,46 @@ def test_questions_on_one_document_stand_together():
     assert low < alone[1] and alone[2] < high
 
 
-def test_shares_have_wilsons_interval_whatever_the_documents():
-    assert of_scores([1.0] * 8 + [0.0] * 2, ["a"] * 10) == (0.8, *wilson(8, 10))
+def test_shares_have_wilsons_interval():
+    """Of questions with a document each, and of questions on the only document."""
+    for documents in (None, ["a"] * 10, list(range(10))):
+        assert of_scores([1.0] * 8 + [0.0] * 2, documents) == (0.8, *wilson(8, 10))
+
+
+def test_right_answers_on_one_document_stand_together():
+    """Four documents, of which two are answered: as sure as four questions. Where they are alike, less is lost."""
+    documents = [document for document in range(4) for _ in range(25)]
+    apart = [float(document < 2) for document in documents]
+    assert of_scores(apart, documents) == (0.5, *wilson(2, 4))
+    alike = [float(number % 2) for number in range(100)]
+    _, low, high = of_scores(alike, documents)
+    assert wilson(2, 4)[0] < low < wilson(50, 100)[0]
+    assert wilson(50, 100)[1] < high < wilson(2, 4)[1]
+    score, low, high = of_scores([1.0] * 100, documents)
+    assert (score, high) == (1.0, 1.0)
+    assert wilson(4, 4)[0] < low < wilson(100, 100)[0]
+
+
+@pytest.mark.parametrize("documents", [4, 20])
+def test_most_intervals_of_shared_documents_hold_the_truth(documents):
+    """Documents with 25 questions each, of which some have easier ones: questions alone would be far too sure."""
+    draw = np.random.default_rng(2)
+    names = [name for name in range(documents) for _ in range(25)]
+    held = alone = 0
+    for _ in range(300):
+        ease = draw.beta(4, 2, size=documents)
+        scores = [float(draw.random() < ease[name]) for name in names]
+        _, low, high = of_scores(scores, names)
+        held += low <= 4 / 6 <= high
+        low, high = wilson(sum(scores), len(scores))
+        alone += low <= 4 / 6 <= high
+    assert held >= 0.93 * 300
+    assert alone < 0.75 * 300
+
+
+@pytest.mark.parametrize(
+    ("freedom", "value"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (10, 2.228), (99, 1.984)]
+)
+def test_students_t(freedom, value):
+    """By any table of it."""
+    assert student(freedom) == pytest.approx(value, abs=4e-3)

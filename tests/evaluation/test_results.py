@@ -121,7 +121,7 @@ def test_the_verb(folder, tmp_path, capsys):
 
     report([folder], plots=tmp_path, others=True, as_json=False)
     shown = capsys.readouterr().out
-    assert "1 (0.886 to 1; 30)" in shown
+    assert "1 (0.342 to 1; 30 on 2)" in shown
     (line,) = [line for line in shown.splitlines() if line.split()[:1] == ["none"]]
     assert line.split()[-1] == "GB" and float(line.split()[-2]) > 0.01
     assert "LongChat-13B-16K, published by LongChat" in shown

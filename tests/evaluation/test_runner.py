@@ -3,12 +3,16 @@
 import json
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
+from longfocus.cli.drawing import draw_figures, draw_grid
 from longfocus.errors import DocumentError, RequestError
 from longfocus.evaluation.figures import figures
+from longfocus.evaluation.intervals import wilson
 from longfocus.evaluation.records import AttemptFile
+from longfocus.evaluation.results import grids
 from longfocus.evaluation.runner import Plan, missing, run
 from longfocus.evaluation.task import DoesNotFit, Length, sheets
 from longfocus.evaluation.tasks.lines import Lines
@@ -76,9 +80,14 @@ def test_figures(subject, tmp_path):
     assert (first.length, second.length) == ("10lines", "30lines")
     assert first.examples == 5
     assert first.score == pytest.approx(0.4)
-    assert first.low == pytest.approx(0.1176, abs=1e-4)  # 2 of 5 by any table of Wilson's intervals
-    assert first.high == pytest.approx(0.7693, abs=1e-4)
-    assert set(first.to_json()) >= {"task", "subject", "length", "examples", "score", "low", "high"}
+    assert (first.low, first.high) == pytest.approx(wilson(0.4 * 3, 3))  # whole documents are right or wrong
+    assert first.documents == 3
+    assert set(first.to_json()) >= {"task", "subject", "length", "examples", "score", "low", "high", "documents"}
+    list(run(Lines(), subject, alone := Plan(PLAN.lengths[:1], 5, 1, 4), kept := AttemptFile(tmp_path / "alone.jsonl")))
+    (figure,) = figures(kept.attempts)
+    assert (figure.examples, figure.documents, figure.score) == (alone.examples, 5, 0.2)
+    assert figure.low == pytest.approx(0.0362, abs=1e-4)  # 1 of 5 by any table of Wilson's intervals
+    assert figure.high == pytest.approx(0.6245, abs=1e-4)
     assert second.tokens > first.tokens
 
 
@@ -119,9 +128,12 @@ def test_another_process_may_be_writing(subject, tmp_path):
     whole = other.read_bytes()
     other.write_bytes(whole + b'{"task": "li')
     assert len(AttemptFile(path).attempts) == 4
-    assert other.read_bytes() == whole + b'{"task": "li'
-    assert len(AttemptFile(path, 1).attempts) == 4
-    assert other.read_bytes() == whole
+    (held, *_) = kept = AttemptFile(path, 1).attempts
+    assert len(kept) == 4
+    assert other.read_bytes() == whole + b'{"task": "li'  # who only reads changes nothing
+    AttemptFile(path, 1).add(held)
+    assert other.read_bytes().startswith(whole + b'{"task": "lines"')
+    assert len(AttemptFile(path).attempts) == 4
 
 
 class Narrow(Known):
@@ -173,6 +185,29 @@ def test_other_errors_end_a_run(error, tmp_path):
     subject.error = error
     with pytest.raises(type(error), match=str(error)):
         list(run(Lines(), subject, WIDE, AttemptFile(tmp_path / "lines.jsonl")))
+
+
+def test_what_is_partly_refused_is_marked(tmp_path, capsys):
+    """Documents as they are: the next may be shorter, so some are answered and some do not fit."""
+    attempts = _answered(tmp_path)
+    attempts[0] = replace(attempts[0], refused="out of memory")
+    (figure,) = figures(attempts)
+    assert (figure.examples, figure.documents, figure.refused) == (5, 3, "out of memory")
+    draw_figures([figure])
+    assert "5 on 3, others do not fit" in capsys.readouterr().out
+    draw_grid(grids(attempts, others=False)[0])
+    assert "; 5 on 3, others do not fit)" in capsys.readouterr().out
+    (whole,) = figures(_answered(tmp_path))
+    draw_figures([whole])
+    assert "6 on 3 " in (shown := capsys.readouterr().out)
+    assert "fit" not in shown
+    assert whole.to_json()["documents"] == 3
+
+
+def _answered(folder):
+    kept = AttemptFile(folder / "lines.jsonl")
+    list(run(Lines(), Known({}), Plan((Length(10, "lines"),), 6, 2), kept))
+    return kept.attempts
 
 
 def test_a_length_that_the_task_cannot_have_is_a_row(tmp_path):

@@ -62,6 +62,12 @@ def test_sheets_are_these_everywhere(name, reporting_data):
     assert sha256(repr(made).encode()).hexdigest()[:12] == HASHES[name]
 
 
+def test_long_records_of_lines_are_these_everywhere():
+    """Those in which few of many lines are asked for."""
+    sheet = Lines().sheet(Length(680, "lines"), 0, by_words, 25, 0)
+    assert sha256(repr(sheet).encode()).hexdigest()[:12] == "0f6c71568469"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["passkey", "lines", "lines-uuids", "needle-filling"])
 def test_a_million_tokens_are_made_in_seconds(name, reporting_data):

@@ -91,6 +91,17 @@ def test_the_same_for_the_same_arguments(task):
     assert first != other
 
 
+def test_fewer_questions_are_the_first_of_more(task):
+    """So a run with a larger --limit adds to what there is."""
+    length = SHORT.get(task.name, Length(600))
+    most = task.sheet(length, 1, by_words, 40, 3)
+    for questions in (1, 2, task.questions, 7):
+        fewer = task.sheet(length, 1, by_words, questions, 3)
+        assert fewer.document == most.document
+        assert fewer.questions == most.questions[: len(fewer.questions)]
+        assert len(fewer.questions) == min(questions, len(most.questions))
+
+
 def test_units_are_the_tasks_own(task):
     with pytest.raises(RequestError, match=f"{task.name} measures documents in"):
         list(sheets(task, Length(5, "acres"), by_words, examples=1))

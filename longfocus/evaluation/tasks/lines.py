@@ -68,7 +68,8 @@ class Lines(AnswerTask):
                 raise DoesNotFit(f"a record of {length} has no room for a line")
             record = filled(self._record(pairs), length.amount, count)
         # which are asked comes from another generator, as fitting draws ahead
-        asked = random.Random(f"{drawn} asked").sample(range(len(pairs)), min(questions, len(pairs)))
+        # and all are drawn, since fewer would not be the first of more
+        asked = random.Random(f"{drawn} asked").sample(range(len(pairs)), len(pairs))[:questions]
         return Sheet(
             record,
             tuple(
