@@ -332,14 +332,32 @@ class Session:
         return WatchedMemory(memory, account, index, sinks, len(memory), window)
 
     def without_memory(self, ids: list[int], uses: Uses, coming: int) -> list[int]:
-        """The prompt for the baselines: behind as much of the document's end as fits, or behind nothing."""
+        """The prompt for the baselines: behind as much of the document's end as fits, or behind nothing.
+
+        Raises:
+            RequestError: The question leaves the document no room in the window.
+        """
         book = self.book
         opening = book.ids[: book.manifest.opening].tolist()
         if uses == "nothing":
             return opening + ids
-        room = max(self.window - len(opening) - len(ids) - coming, 0)
-        document = book.ids[book.manifest.opening :].tolist()
-        return opening + (document[-room:] if room else []) + ids
+        room = room_for_document(self.window, len(opening) + len(ids), coming)
+        if not room:
+            raise RequestError(
+                f"the question has {len(ids)} tokens with its frame, which leaves the document no room in the window "
+                f"of {self.window}; shorten it"
+            )
+        return opening + book.ids[book.manifest.opening :].tolist()[-room:] + ids
+
+
+def room_for_document(window: int, taken: int, coming: int) -> int:
+    """How many tokens of a document's end stand in a window before a question, where nothing else of it is seen.
+
+    What `coming` tokens of an answer need is left free, but of the room behind the `taken` tokens of the prompt no more
+    than half: an answer may be allowed more tokens than the window has, and few answers are as long as they may be.
+    """
+    free = max(window - taken, 0)
+    return max(free - coming, (free + 1) // 2)
 
 
 def asked_with(question: str, passages: Sequence[Citation]) -> str:

@@ -388,6 +388,24 @@ def test_without_memory_the_prompt_is_all_that_counts(session, book):
     assert len({nothing.ids, window.ids, session.ask(QUESTION, sampling=PLAIN).ids}) == 3
 
 
+def test_the_documents_end_has_its_share_of_the_window_however_long_an_answer_may_be(session, book):
+    opening = book.ids[: book.manifest.opening].tolist()
+    asked = session.question_ids(QUESTION)
+    end = book.ids[-((64 - len(opening) - len(asked) + 1) // 2) :].tolist()
+    assert session.without_memory(asked, "window", 1000) == opening + end + asked
+    window, nothing = (
+        session.ask(QUESTION, uses=uses, sampling=replace(PLAIN, max_new_tokens=70)) for uses in ("window", "nothing")
+    )
+    empty = LongLlamaCache([LayerState() for _ in range(4)])
+    assert list(window.ids) == greedy(session.loaded, empty, opening + end + asked, 70)
+    assert window.ids != nothing.ids
+
+
+def test_a_question_that_leaves_the_document_no_room(session):
+    with pytest.raises(RequestError, match="no room in the window of 64; shorten it"):
+        session.without_memory([5] * 64, "window", 10)
+
+
 def test_a_book_of_another_model_is_refused(book, tiny_model):
     with pytest.raises(BookError, match="read by another model"):
         Session(book, replace(tiny_model, fingerprint="0" * 64))

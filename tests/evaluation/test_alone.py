@@ -56,8 +56,10 @@ def test_it_answers_as_ask_does(tiny_model, tiny_book_folder, uses):
     from longfocus.asking.session import Session
 
     book = StoredBook.open(tiny_book_folder)
-    expected = Session(book, tiny_model).ask("Who?", uses=uses, sampling=Sampling(6, repetition_penalty=1.0)).text
-    assert BookSubject(tiny_model, uses).opened(book).answer("Who?", 6) == expected
+    for most in (6, 70):  # more than the window of 64 has room for
+        sampling = Sampling(most, repetition_penalty=1.0)
+        expected = Session(book, tiny_model).ask("Who?", uses=uses, sampling=sampling).text
+        assert BookSubject(tiny_model, uses).opened(book).answer("Who?", most) == expected
 
 
 def test_no_book_is_read_for_it(tiny_model, tmp_path):

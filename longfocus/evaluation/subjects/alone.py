@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longfocus.asking.generation import Sampling, Written, write
+from longfocus.asking.session import room_for_document
 from longfocus.evaluation.replies import Reply
 from longfocus.evaluation.subjects.behind import Behind, question_ids
 from longfocus.evaluation.task import DoesNotFit, Writing
@@ -48,14 +49,16 @@ class Alone(Behind):
         room = self._window - len(self._opening)
         if len(ids) > room:
             raise DoesNotFit(f"the question has {len(ids)} tokens with its frame, the window has room for {room}")
-        prompt = self._behind_the_end(ids, most)
+        prompt = self._behind_the_end(ids, room_for_document(self._window, len(self._opening) + len(ids), most))
         return Reply("".join(self._pieces(prompt, Writing(most))).strip(), len(prompt))
 
     def continued(self, text: str, writing: Writing) -> str:
         """See `Opened.continued`; of a text that is longer than the window its end."""
         ids = encode_text(self._tokenizer, text)
         kept = max(self._window - len(self._opening) - writing.most, self._window // 2)
-        return self._written(self._behind_the_end(ids[-kept:], writing.most), writing)
+        ids = ids[-kept:]
+        room = self._window - len(self._opening) - len(ids) - writing.most
+        return self._written(self._behind_the_end(ids, room), writing)
 
     def loss(self, text: str) -> tuple[float, int]:
         """See `Opened.loss`; all but the text's first token are predicted.
@@ -75,8 +78,7 @@ class Alone(Behind):
                 total += float(F.cross_entropy(logits, wanted, reduction="sum"))
         return total, len(ids) - 1
 
-    def _behind_the_end(self, ids: list[int], coming: int) -> list[int]:
-        room = self._window - len(self._opening) - len(ids) - coming
+    def _behind_the_end(self, ids: list[int], room: int) -> list[int]:
         return self._opening + _last(self._document, room) + ids
 
     def _nothing_read(self) -> LongLlamaCache:
