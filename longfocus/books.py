@@ -17,8 +17,9 @@ from longfocus.loading.packed_weights import AUTO as QUANTIZE_AUTO
 from longfocus.loading.packed_weights import for_writing
 from longfocus.memory.book import StoredBook
 from longfocus.memory.kinds import AUTO
-from longfocus.memory.library import find_book, shelf_folder
+from longfocus.memory.library import shelf_folder
 from longfocus.reading.documents import Document, load_document
+from longfocus.reading.origin import book_of, file_hash, note_origin
 from longfocus.reading.reader import ReadProgress, read_steps
 
 
@@ -54,7 +55,7 @@ class Book:
         """Open a Book without reading it again.
 
         Args:
-            folder: The Book's folder, or what `longfocus books` calls it.
+            folder: The Book's folder, the document that it was read from, or what `longfocus books` calls it.
             model: The model that read it, loaded or by name; None for the default model.
             adapter: The adapter that it read with, as for `load`.
             memory: Which memory answers, as for `longfocus.asking.session.Session`.
@@ -62,11 +63,12 @@ class Book:
                 that is given loaded stays as it is.
 
         Raises:
-            BookError: No Book, a damaged one, one that is not complete, or one that another model read.
+            BookError: No Book, a damaged one, one that is not complete, or one that another model read; or the document
+                is not the one that it was read from any more.
             CheckpointError: The model cannot be loaded.
             RequestError: Its weights cannot be packed in that way.
         """
-        stored = StoredBook.open(find_book(folder))
+        stored = StoredBook.open(book_of(folder))
         if isinstance(model, LoadedModel):
             return cls(Session(stored, model, memory=memory))
         loaded = for_writing(load_for(stored, model, adapter), quantize)
@@ -167,6 +169,7 @@ def read(
         BookError: The folder holds something else, is in use, or cannot be written to.
         CheckpointError: The model cannot be loaded.
     """
+    digest = "" if isinstance(document, Document) else file_hash(document)
     found = document if isinstance(document, Document) else load_document(document)
     loaded = model if isinstance(model, LoadedModel) else load(model)
     name = document.title if isinstance(document, Document) else document
@@ -174,4 +177,5 @@ def read(
     for progress in read_steps(found, loaded, folder, **options):
         if on_progress is not None:
             on_progress(progress)
+    note_origin(folder, digest)
     return Book(Session(StoredBook.open(folder), loaded))

@@ -11,6 +11,9 @@ ours and keeps its traceback. The files under `longfocus/model` ship alone besid
 plain ValueError and TypeError.
 """
 
+READ_ANEW = "remove the folder and read the document again"
+"""What to do about a Book that is damaged: while its folder is there, reading would go on with it."""
+
 _NO_MEMORY = (
     "can't allocate memory",
     "not enough memory",

@@ -12,7 +12,7 @@ import torch
 from longfocus.asking.account import AttentionAccount, Tally, WatchedMemory
 from longfocus.asking.generation import Sampling, Written, write
 from longfocus.asking.passages import Citation, find_passages
-from longfocus.errors import RequestError
+from longfocus.errors import READ_ANEW, BookError, RequestError
 from longfocus.loading.load import LoadedModel
 from longfocus.loading.prompts import encode_frame, encode_text, frame_of, with_passages
 from longfocus.memory.book import StoredBook
@@ -133,6 +133,9 @@ class Session:
         read, reader = book.manifest.reading, loaded.reader
         here = Reading.by(reader.name, reader.fingerprint, reader.model.config, read.look_back, read.packed)
         book.check_reader(replace(here, discount=read.discount))  # how it was read does not matter any more
+        vocabulary = loaded.model.config.vocab_size
+        if not 0 <= int(book.ids.min()) <= int(book.ids.max()) < vocabulary:
+            raise BookError(f"{book.folder} has tokens beyond the model's {vocabulary}; {READ_ANEW}")
         self.book = book
         self.loaded = loaded
         self.frame = frame_of(loaded.tokenizer)

@@ -95,11 +95,11 @@ def _opened(
     from longfocus.evaluation.subjects import LocalModel
     from longfocus.loading.load import load
     from longfocus.memory.book import StoredBook
-    from longfocus.memory.library import find_book
     from longfocus.reading.documents import load_document
+    from longfocus.reading.origin import book_of
 
     try:
-        folder = find_book(book)
+        folder = book_of(book)
     except BookError:
         if not Path(book).is_file():
             raise

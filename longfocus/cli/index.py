@@ -16,10 +16,10 @@ def index(
     from longfocus.memory.book import StoredBook
     from longfocus.memory.faiss_kinds import check_kind
     from longfocus.memory.index_files import NOT_THERE, index_trouble, remove_index
-    from longfocus.memory.library import find_book
+    from longfocus.reading.origin import book_of
 
     check_kind(kind)
-    folder = find_book(book)
+    folder = book_of(book)
     if remove:
         remove_index(folder, kind)
         say(f"{folder} has no index {kind} any more")

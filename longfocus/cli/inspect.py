@@ -34,9 +34,9 @@ def inspect(
     from longfocus.cli.text import plain
     from longfocus.memory.book import StoredBook
     from longfocus.memory.inspection import facts_of
-    from longfocus.memory.library import find_book
+    from longfocus.reading.origin import book_of
 
-    stored = StoredBook.open(find_book(book), complete=False)
+    stored = StoredBook.open(book_of(book), complete=False)
     facts = facts_of(stored)
     found: list[Quality] = []
     if memory != "none" and stored.progress.tokens == stored.manifest.tokens and stored.progress.entries:

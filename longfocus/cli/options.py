@@ -57,9 +57,9 @@ def open_session(
 ) -> "Session":
     """Open a Book and load the model and the adapter that read it."""
     from longfocus.cli.drawing import say, waiting
-    from longfocus.memory.library import find_book
+    from longfocus.reading.origin import book_of
 
-    folder = find_book(book)
+    folder = book_of(book)
     if memory in INDEX_KINDS:
         _build_missing(folder, memory)
     with waiting("opening"):

@@ -54,6 +54,7 @@ def read(
     from longfocus.memory.faiss_kinds import check_kind
     from longfocus.memory.library import shelf_folder
     from longfocus.reading.documents import load_document
+    from longfocus.reading.origin import file_hash, note_origin
 
     if memory_dtype not in (None, "int8"):
         raise RequestError(f"--memory-dtype is {memory_dtype!r}; give int8, or leave it out")
@@ -82,13 +83,14 @@ def read(
         check_reading(model, layers, window)
         _read_all(document, out, loaded, index, options)
         return
-    found = load_document(document)
+    digest, found = file_hash(document), load_document(document)
     folder = out if out is not None else shelf_folder(document)
     check_reading(model, layers, window, len(found.text), limit)
     reader = loaded()
     from longfocus.reading.reader import read_steps
 
     last = draw_reading(read_steps(found, reader, folder, **options), found.title)
+    note_origin(folder, digest)
     say(
         f"read {last.total:,} tokens of {found.title} in {last.seconds:,.1f} s "
         f"({last.speed:,.0f} tokens/s) into {folder}"

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from longfocus.errors import BookError
+from longfocus.errors import READ_ANEW, BookError
 from longfocus.memory.disk import DiskMemory, PackedDiskMemory, map_entries, map_records
 from longfocus.memory.layout import (
     TEXT,
@@ -84,11 +84,13 @@ class StoredBook:
             ids, starts, ends = (tokens[name].long() for name in ("ids", "starts", "ends"))
             text = read_bytes(folder, TEXT, _LARGEST).decode("utf-8", "surrogatepass")
         except (SafetensorError, KeyError, ValueError):
-            raise BookError(f"{folder / TOKENS} or {TEXT} is damaged; read the document again") from None
-        if not ids.shape == starts.shape == ends.shape == (manifest.tokens,) or int(ends.max()) > len(text):
-            raise BookError(f"{folder / TOKENS} does not fit the manifest; read the document again")
+            raise BookError(f"{folder / TOKENS} or {TEXT} is damaged; {READ_ANEW}") from None
+        if not ids.shape == starts.shape == ends.shape == (manifest.tokens,):
+            raise BookError(f"{folder / TOKENS} does not fit the manifest; {READ_ANEW}")
+        if not (int(starts.min()) >= -1 and bool((starts <= ends).all()) and int(ends.max()) <= len(text)):
+            raise BookError(f"{folder / TOKENS} does not fit the manifest; {READ_ANEW}")
         if manifest.spans[-1][1] > len(text):
-            raise BookError(f"{folder / TEXT} does not fit the manifest; read the document again")
+            raise BookError(f"{folder / TEXT} does not fit the manifest; {READ_ANEW}")
         return cls(folder, manifest, progress, text, ids, starts, ends)
 
     def check_reader(self, reading: Reading) -> None:

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from longfocus.errors import BookError
+from longfocus.errors import READ_ANEW, BookError
 from longfocus.memory.held import Held, PartwiseMemory, PlainHeld
 from longfocus.memory.int8 import STEP_BYTES, Int8Memory
 from longfocus.model.attend import Part
@@ -51,9 +51,9 @@ def _mapped(path: Path, count: int, dtype: torch.dtype) -> Tensor:
             raise BookError(
                 f"cannot map {path}: this process may have no more address space; raise ulimit -v"
             ) from None
-        raise BookError(f"cannot map {path}: it is missing or too short; read the document again") from None
+        raise BookError(f"cannot map {path}: it is missing or too short; {READ_ANEW}") from None
     if len(contents) < count * dtype.itemsize:
-        raise BookError(f"cannot map {path}: it is missing or too short; read the document again")
+        raise BookError(f"cannot map {path}: it is missing or too short; {READ_ANEW}")
     with warnings.catch_warnings():
         # what torch warns of is wanted: nothing done to the tensor can reach the file, it ends the process instead
         warnings.filterwarnings("ignore", message="The given buffer is not writable")

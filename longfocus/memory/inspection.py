@@ -15,6 +15,7 @@ from longfocus.memory.faiss_kinds import INDEX_KINDS
 from longfocus.memory.index_files import index_bytes, index_trouble, indexes_in
 from longfocus.memory.kinds import FEW, MEMORY_KINDS, Memories, memories_of
 from longfocus.memory.layout import layer_files
+from longfocus.memory.library import file_sizes
 from longfocus.memory.quality import Quality, Queries, last_tokens, quality, queries_of
 from longfocus.model.cache import LongLlamaCache
 from longfocus.model.modeling import LongLlamaModel
@@ -59,7 +60,7 @@ def facts_of(book: StoredBook) -> Facts:
     """What a Book holds, by its records and the sizes of its files."""
     reading, progress = book.manifest.reading, book.progress
     names = {name for layer in reading.memory_layers for name in layer_files(layer)}
-    sizes = {path.name: path.lstat().st_size for path in book.folder.iterdir()}
+    sizes = file_sizes(book.folder)
     kinds = indexes_in(book.folder)
     states = {kind: index_trouble(book, kind) for kind in kinds}
     of_indexes = sum(index_bytes(book.folder, kind) for kind in kinds)

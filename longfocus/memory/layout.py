@@ -8,6 +8,7 @@
     late-M.safetensors    while reading goes on: what layers above the last memory layer have yet to run over
     layer-III.keys        keys of one memory layer: entry after entry, [entries, key heads, head_dim]
     layer-III.values      values, likewise; in a packed Book both are records of one entry each (`int8`)
+    origin.json           hash of the file that it was read from; may be missing, and is no part of the Book
     lock                  held while a process reads the document
 
 All names are fixed here: nothing a folder says about itself is ever used as a path, links are not followed, and
@@ -26,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from longfocus.errors import BookError
+from longfocus.errors import READ_ANEW, BookError
 from longfocus.memory.int8 import STEP_BYTES
 from longfocus.memory.sections import Section
 from longfocus.model.config import LongLlamaConfig
@@ -35,13 +36,14 @@ FORMAT = 3
 """The newest format; a Book is written in the oldest that can hold it, so that older versions read what they can."""
 INT8 = "int8"
 """The dtype of a Book whose keys and values are packed (`int8`); only format 3 has it."""
-MANIFEST, TEXT, TOKENS, PROGRESS, LOCK, VERIFIED = (
+MANIFEST, TEXT, TOKENS, PROGRESS, LOCK, VERIFIED, ORIGIN = (
     "manifest.json",
     "text.txt",
     "tokens.safetensors",
     "progress.json",
     "lock",
     "verified.json",
+    "origin.json",
 )
 _NEW = ".new"
 _LAYER_FILE = re.compile(r"layer-\d{3,}\.(keys|values)")
@@ -211,7 +213,7 @@ def read_bytes(folder: Path, name: str, limit: int) -> bytes:
         # a pipe would be waited for
         handle = os.open(folder / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
-        raise BookError(f"{folder} is no complete Book: {name} is missing") from None
+        raise BookError(f"{folder} is no complete Book: {name} is missing; {READ_ANEW}") from None
     except OSError as error:
         raise BookError(f"cannot read {folder / name}: {error.strerror}") from None
     facts = os.fstat(handle)
@@ -233,9 +235,9 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         found = json.loads(read_bytes(folder, name, _LARGEST_JSON))
     except (ValueError, RecursionError):
-        raise BookError(f"{folder / name} is damaged: it is no JSON; read the document again") from None
+        raise BookError(f"{folder / name} is damaged: it is no JSON; {READ_ANEW}") from None
     if not isinstance(found, dict):
-        raise BookError(f"{folder / name} is damaged: expected an object; read the document again")
+        raise BookError(f"{folder / name} is damaged: expected an object; {READ_ANEW}")
     return found
 
 
@@ -245,16 +247,20 @@ def parse_manifest(folder: Path) -> Manifest:
     Raises:
         BookError: No manifest, another format, or values that make no sense.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise BookError(f"no Book at {folder}: there is no such folder; `longfocus read` makes one")
-    if not (folder / MANIFEST).exists():
-        raise BookError(f"{folder} is no Book: it has no {MANIFEST}; `longfocus read` makes one")
+    try:
+        os.stat(folder / MANIFEST)
+    except PermissionError as error:
+        raise BookError(f"cannot read {folder}: {error.strerror}") from None
+    except OSError:
+        raise BookError(f"{folder} is no Book: it has no {MANIFEST}; `longfocus read` makes one") from None
     found = read_json(folder, MANIFEST)
     version = found.pop("format", None)
     if version not in range(_OLDEST, FORMAT + 1) or isinstance(version, bool | float):
         raise BookError(
             f"{folder} has the Book format {str(version)[:40]!r}, this version reads formats {_OLDEST} to {FORMAT}; "
-            "read it again"
+            + READ_ANEW
         )
     try:
         reading = found["reading"]
@@ -270,7 +276,7 @@ def parse_manifest(folder: Path) -> Manifest:
         if manifest.reading.packed and version == _OLDEST:
             raise ValueError(f"dtype is {INT8!r} in format {version}")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise BookError(f"{folder / MANIFEST} is damaged ({one_line(error)}); read the document again") from None
+        raise BookError(f"{folder / MANIFEST} is damaged ({one_line(error)}); {READ_ANEW}") from None
     return manifest
 
 
@@ -340,7 +346,7 @@ def parse_progress(folder: Path, manifest: Manifest) -> Progress:
         if any(start >= progress.tokens for start in progress.late):
             raise ValueError(f"windows at {progress.late} of {progress.tokens} tokens")
     except (TypeError, ValueError, OverflowError) as error:
-        raise BookError(f"{folder / PROGRESS} is damaged ({one_line(error)}); read the document again") from None
+        raise BookError(f"{folder / PROGRESS} is damaged ({one_line(error)}); {READ_ANEW}") from None
     return progress
 
 

@@ -1,5 +1,6 @@
 """Where Books are kept when nobody says otherwise, and how a name on the command line becomes a Book's folder."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -72,13 +73,39 @@ class Listed:
     bytes: int
 
 
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file in a Book's folder, by name; a file that reading removes meanwhile is left out.
+
+    Raises:
+        BookError: The folder cannot be read.
+    """
+    sizes = {}
+    try:
+        for name in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                sizes[name] = os.lstat(folder / name).st_size
+    except OSError as error:
+        raise BookError(f"cannot read {folder}: {error.strerror}") from None
+    return sizes
+
+
 def list_books() -> Iterator[Listed]:
-    """The Books on the shelf, by name; damaged ones are listed with what is wrong."""
+    """The Books on the shelf, by name; damaged ones are listed with what is wrong.
+
+    Raises:
+        BookError: The shelf cannot be read.
+    """
     shelf = books_dir()
-    for folder in sorted(shelf.glob(f"*{_ENDING}")) if shelf.is_dir() else []:
-        name = folder.name.removesuffix(_ENDING)
-        size = sum(file.lstat().st_size for file in folder.iterdir()) if folder.is_dir() else 0
+    try:
+        folders = sorted(shelf / name for name in os.listdir(shelf) if name.endswith(_ENDING))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BookError(f"cannot read {shelf}: {error.strerror}") from None
+    for folder in folders:
+        name, size = folder.name.removesuffix(_ENDING), 0
         try:
+            size = sum(file_sizes(folder).values())
             manifest = parse_manifest(folder)
             progress = parse_progress(folder, manifest)
         except BookError as error:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from longfocus.errors import BookError
+from longfocus.errors import READ_ANEW, BookError
 from longfocus.memory.layout import (
     PROGRESS,
     TEXT,
@@ -42,22 +42,20 @@ def check_files(folder: Path, manifest: Manifest, progress: Progress) -> None:
     for name in names:
         found = _facts(folder, name)["size"]
         if found < length:
-            raise BookError(
-                f"{folder / name} has {found} bytes, expected {length}: it was cut short; read the document again"
-            )
+            raise BookError(f"{folder / name} has {found} bytes, expected {length}: it was cut short; {READ_ANEW}")
     if _noted(folder) == _all_facts(folder, manifest, progress):
         return
     for name, wanted in ((TEXT, manifest.text_sha256), (TOKENS, manifest.tokens_sha256)):
         if sha256(read_bytes(folder, name, _LARGEST_TEXT)).hexdigest() != wanted:
-            raise BookError(f"{folder / name} was changed after it was written; read the document again")
+            raise BookError(f"{folder / name} was changed after it was written; {READ_ANEW}")
     for name, sum_wanted in progress.state_files.items():
         if checksum(read_bytes(folder, name, _LARGEST_TEXT)) != sum_wanted:
-            raise BookError(f"{folder / name} was changed after it was written; read the document again")
+            raise BookError(f"{folder / name} was changed after it was written; {READ_ANEW}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sums = pool.map(lambda name: _sum_of_file(folder / name, length), names)
         for name, found in zip(names, sums, strict=True):
             if found != progress.checksums[name]:
-                raise BookError(f"{folder / name} is damaged: its checksum is wrong; read the document again")
+                raise BookError(f"{folder / name} is damaged: its checksum is wrong; {READ_ANEW}")
     if progress.tokens == manifest.tokens:
         note_verified(folder, manifest)
 
@@ -88,7 +86,7 @@ def _facts(folder: Path, name: str) -> dict[str, int]:
     try:
         found = os.lstat(folder / name)
     except OSError:
-        raise BookError(f"{folder} is no complete Book: {name} is missing; read the document again") from None
+        raise BookError(f"{folder} is no complete Book: {name} is missing; {READ_ANEW}") from None
     if not stat.S_ISREG(found.st_mode):
         raise BookError(f"{folder / name} is no plain file; this is not a Book that longfocus wrote")
     return {"size": found.st_size, "changed": found.st_mtime_ns, "identity": found.st_ino}

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from longfocus.errors import BookError
+from longfocus.errors import READ_ANEW, BookError
 from longfocus.memory.late import LateState, Waiting
 from longfocus.memory.layout import Manifest, Progress, checksum, late_file, read_bytes, window_file
 from longfocus.model.cache import LayerState, LongLlamaCache
@@ -89,7 +89,7 @@ def load_state(
             upper = LongLlamaCache(_layers(keys, values, first, {}, dtype, reading.layers), torch.arange(sinks)[None])
         waiting = tuple(_waiting(folder, start, progress, dtype) for start in progress.late)
     except (SafetensorError, KeyError, IndexError):
-        raise BookError(f"{folder} does not fit its manifest; read the document again") from None
+        raise BookError(f"{folder} does not fit its manifest; {READ_ANEW}") from None
     return LateState(progress.tokens, lower, upper, waiting)
 
 
@@ -105,10 +105,10 @@ def load_centres(folder: Path, manifest: Manifest, progress: Progress) -> dict[i
     try:
         centres = load(_checked(folder, name, progress))["centres"]
     except (SafetensorError, KeyError):
-        raise BookError(f"{folder / name} is damaged; read the document again") from None
+        raise BookError(f"{folder / name} is damaged; {READ_ANEW}") from None
     shape = (len(reading.memory_layers), reading.key_heads, reading.head_dim)
     if centres.shape != shape or centres.dtype != torch.float32 or not bool(centres.isfinite().all()):
-        raise BookError(f"{folder / name} does not fit the manifest; read the document again")
+        raise BookError(f"{folder / name} does not fit the manifest; {READ_ANEW}")
     return dict(zip(reading.memory_layers, centres, strict=True))
 
 
@@ -142,11 +142,11 @@ def _window(
         held: dict[str, Tensor] = load(_checked(folder, name, progress))
         keys, values, positions = (held[part] for part in ("keys", "values", "positions"))
     except (SafetensorError, KeyError):
-        raise BookError(f"{folder / name} is damaged; read the document again") from None
+        raise BookError(f"{folder / name} is damaged; {READ_ANEW}") from None
     tokens = progress.tokens - progress.entries if reading.memory_layers else positions.numel()
     shape = (layers, reading.key_heads, tokens, reading.head_dim)
     if positions.shape != (1, tokens) or positions.dtype != torch.long or not keys.shape == values.shape == shape:
-        raise BookError(f"{folder / name} does not fit the manifest; read the document again")
+        raise BookError(f"{folder / name} does not fit the manifest; {READ_ANEW}")
     if not tokens:
         return LongLlamaCache.of_memories(dict(memories), reading.layers), held
     return LongLlamaCache(_layers(keys, values, range(layers), memories, dtype, reading.layers), positions), held
@@ -166,7 +166,7 @@ def _layers(
 def _checked(folder: Path, name: str, progress: Progress) -> bytes:
     contents = read_bytes(folder, name, _LARGEST)
     if checksum(contents) != progress.state_files.get(name):
-        raise BookError(f"{folder / name} was changed after it was written; read the document again")
+        raise BookError(f"{folder / name} was changed after it was written; {READ_ANEW}")
     return contents
 
 

@@ -21,6 +21,7 @@ from longfocus.loading.load import LoadedModel
 from longfocus.memory.layout import MANIFEST, one_line, parse_manifest, parse_progress
 from longfocus.memory.library import shelf_folder
 from longfocus.reading.documents import KNOWN, Document, load_document, suffix_of
+from longfocus.reading.origin import file_hash, note_origin
 from longfocus.reading.reader import ReadProgress, read_steps
 
 ATTEMPTS = 2
@@ -248,12 +249,14 @@ def _read(
         return
     last = None
     try:
-        document = load_document(each.path)
+        digest, document = file_hash(each.path), load_document(each.path)
         if _is_read(each.folder, document, loaded):
+            note_origin(each.folder, digest)
             yield Outcome(each.path, each.folder, there=True)
             return
         for last in read_steps(document, loaded, each.folder, **options):
             yield DocumentProgress(each.path, number, last)
+        note_origin(each.folder, digest)
     except UserError as error:
         if _disk_is_full(error):
             raise

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from safetensors.torch import save
 
-from longfocus.errors import BookError
+from longfocus.errors import READ_ANEW, BookError
 from longfocus.loading.load import LoadedModel
 from longfocus.memory.disk import map_entries, map_records
 from longfocus.memory.int8 import Int8Memory
@@ -170,7 +170,7 @@ def _state(writer: BookWriter, config: LongLlamaConfig, dtype: torch.dtype) -> L
         memories[layer] = RecentMemory.of(keys[:, :, first:].clone(), values[:, :, first:].clone(), reading.look_back)
     state = load_state(writer.folder, writer.manifest, progress, memories, dtype)
     if any(waiting.states.shape[-1] != config.hidden_size for waiting in state.waiting):
-        raise BookError(f"{writer.folder} does not fit the model; read the document again")
+        raise BookError(f"{writer.folder} does not fit the model; {READ_ANEW}")
     return state
 
 

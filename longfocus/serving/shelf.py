@@ -18,7 +18,7 @@ from longfocus.memory.book import StoredBook
 from longfocus.memory.kinds import AUTO
 from longfocus.memory.layout import MANIFEST, PROGRESS, TEXT, Manifest, Reading, parse_manifest, parse_progress
 from longfocus.memory.layout import read_bytes as read_book_bytes
-from longfocus.memory.library import books_dir, shelf_folder
+from longfocus.memory.library import books_dir, file_sizes, shelf_folder
 from longfocus.memory.writer import reading_difference
 from longfocus.serving.refusals import Refusal, no_such
 
@@ -99,7 +99,7 @@ class Shelf:
         try:
             manifest = parse_manifest(folder)
             progress = parse_progress(folder, manifest)
-            size = sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder))
+            size = sum(file_sizes(folder).values())
             created = int((folder / MANIFEST).stat().st_mtime)
         except BookError as error:
             return Shelved("unusable", error=str(error).replace(str(folder), name))

@@ -288,6 +288,29 @@ def test_bad_questions_are_one_line(run, book, tiny_folder, home):
     is_one_line(run("read", "story.txt", *model, "--window", 80), "window 64 (here 80)")
 
 
+def test_a_document_that_was_changed_is_not_answered_from_its_old_text(run, book, tiny_folder, monkeypatch):
+    model = ("--model", tiny_folder)
+    with monkeypatch.context() as patch:  # reading noted the file, which need not be taken apart to be known again
+        patch.setattr("longfocus.reading.documents.load_document", lambda _: pytest.fail("taken apart"))
+        assert run("find", "story.txt", "the river", *model)[0] == 0
+    with open("story.txt", "a", encoding="utf-8") as file:
+        file.write(" And so it ended.")
+    for verb in ("ask", "find", "chat"):
+        is_one_line(run(verb, "story.txt", *(["Who?"] if verb != "chat" else []), *model), "is not what")
+    assert run("find", "story", "the river", *model)[0] == 0
+
+
+def test_the_advice_for_a_damaged_book_can_be_followed(run, book, tiny_folder):
+    import shutil
+
+    (book / "progress.json").write_text("{")
+    options = ("--model", tiny_folder, "--window", 64)
+    is_one_line(run("ask", book, "Who?", "--model", tiny_folder), "remove the folder and read the document again")
+    is_one_line(run("read", "story.txt", *options), "remove the folder and read the document again")
+    shutil.rmtree(book)
+    assert run("read", "story.txt", *options)[0] == 0
+
+
 def test_bad_books_are_one_line(run, book, tiny_folder):
     layer = next(path.name for path in book.glob("layer-*.keys"))
     for name in (layer, "tokens.safetensors", "progress.json", "manifest.json"):

@@ -5,12 +5,14 @@ import math
 import os
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load, save
 
 from longfocus.asking.session import Session
 from longfocus.errors import BookError
@@ -303,6 +305,29 @@ def test_another_model_or_other_settings_are_named(book, tiny_model):
     for name, value in changes.items():
         with pytest.raises(BookError, match="another model" if name == "fingerprint" else f"with {name} "):
             stored.check_reader(replace(mine, **{name: value}))
+
+
+@pytest.mark.parametrize("token", [-1, 400, 2**31 - 1])
+def test_a_token_that_the_model_does_not_know(book, tiny_model, token):
+    """With hashes as they should be: nothing but the vocabulary tells."""
+    change_tokens(book, "ids", token)
+    with pytest.raises(BookError, match="tokens beyond the model's 400; remove the folder"):
+        Session(StoredBook.open(book), tiny_model)
+
+
+@pytest.mark.parametrize(("name", "place"), [("starts", -2), ("starts", 10**6), ("ends", -1), ("ends", 10**6)])
+def test_a_token_of_characters_that_are_not_there(book, name, place):
+    change_tokens(book, name, place)
+    assert "does not fit the manifest" in refusal(book)
+
+
+def change_tokens(book: Path, name: str, value: int) -> None:
+    """Put a number into the middle of what the Book says of its tokens, and the new hash into its manifest."""
+    contents = load((book / TOKENS).read_bytes())
+    contents[name][len(contents[name]) // 2] = value
+    changed = save(contents)
+    (book / TOKENS).write_bytes(changed)
+    put(book, MANIFEST, ("tokens_sha256",), sha256(changed).hexdigest())
 
 
 def test_no_book_at_all(tmp_path):

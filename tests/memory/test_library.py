@@ -1,11 +1,16 @@
 """The shelf, and how a name becomes a Book's folder."""
 
+import errno
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from longfocus.errors import BookError
+from longfocus.memory.book import StoredBook
+from longfocus.memory.inspection import facts_of
 from longfocus.memory.library import books_dir, find_book, list_books, shelf_folder
 from longfocus.memory.sections import Section, section_at
 
@@ -76,6 +81,50 @@ def test_listing(shelf, tiny_book_folder):
     assert whole.tokens == whole.done > 1500
     assert whole.bytes == sum(path.stat().st_size for path in whole.folder.iterdir())
     assert file.model == ""
+
+
+def test_listing_while_files_come_and_go(shelf, tiny_book_folder):
+    """As a Book's window files do while it is read."""
+    book = shelf / "b.book"
+    shutil.copytree(tiny_book_folder, book)
+    stored, is_over = StoredBook.open(book), threading.Event()
+
+    def replace_windows() -> None:
+        while not is_over.is_set():
+            for number in range(90, 99):
+                (book / f"window-{number}.safetensors").touch()
+            for number in range(90, 99):
+                (book / f"window-{number}.safetensors").unlink()
+
+    reading = threading.Thread(target=replace_windows)
+    reading.start()
+    try:
+        for _ in range(300):
+            (listed,) = list_books()
+            assert listed.bytes >= facts_of(stored).memory_bytes > 0
+    finally:
+        is_over.set()
+        reading.join()
+
+
+@pytest.mark.parametrize("name", ["listdir", "stat"])
+def test_what_may_not_be_read_is_listed_as_such(shelf, tiny_book_folder, monkeypatch, name):
+    """Told by the system's answer: who runs tests as root may read everything."""
+    shutil.copytree(tiny_book_folder, shelf / "a.book")
+    shutil.copytree(tiny_book_folder, shelf / "b.book")
+    allowed = getattr(os, name)
+    forbidden = {"listdir": shelf / "a.book", "stat": shelf / "a.book" / "manifest.json"}[name]
+
+    def refused(path, *arguments, **options):
+        if path == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return allowed(path, *arguments, **options)
+
+    monkeypatch.setattr(os, name, refused)
+    first, second = list_books()
+    assert (first.name, first.model) == ("a", "")
+    assert "Permission denied" in first.title
+    assert (second.title, second.done) == ("A Story", second.tokens)
 
 
 def test_the_shelf_without_the_variable(monkeypatch):
