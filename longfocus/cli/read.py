@@ -1,6 +1,7 @@
 """`longfocus read`: a document becomes a Book, a folder of documents a shelf of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from longfocus.cli.options import Model
 
 if TYPE_CHECKING:
     from longfocus.loading.load import LoadedModel
+    from longfocus.reading.many import Outcome
 
 
 def read(
@@ -115,22 +117,39 @@ def _read_all(
     mine = shared_out(documents_in(documents, out), share)
     with Siblings.here(share) as siblings:
         events = read_many(mine, loaded(share.device), **options)
-        summary = siblings.together(draw_many(events, len(mine), lambda book: _finish(book, index)))
+        summary = siblings.together(draw_many(events, len(mine), lambda outcome: _finished(outcome, index)))
         draw_summary(summary)
     if summary.failed:
         raise UserError(f"{len(summary.failed)} documents could not be read; those that could are not read again")
 
 
+def _finished(outcome: "Outcome", index: str | None) -> "Outcome":
+    """Finish one Book of many: an index that cannot be built is a trouble of this document and of no other."""
+    from longfocus.reading.many import trouble_of
+
+    try:
+        _finish(outcome.folder, index)
+    except Exception as error:
+        return replace(outcome, trouble=f"its Book is there, but not finished: {trouble_of(error)}")
+    return outcome
+
+
 def _finish(folder: Path, index: str | None) -> None:
-    """Build the index that was asked for, unless there is one that can be used, and tell the Book's folder."""
+    """Build the index that was asked for, unless there is one that can be used, and tell the Book's folder.
+
+    A Book that has nothing in memory needs none.
+    """
     if index is not None:
         from longfocus.cli.drawing import draw_indexing, say
         from longfocus.memory.book import StoredBook
         from longfocus.memory.index_files import NOT_THERE, index_trouble
 
         stored = StoredBook.open(folder)
-        trouble = index_trouble(stored, index)
-        if trouble is not None:
+        searched = stored.progress.entries and stored.manifest.reading.memory_layers
+        trouble = index_trouble(stored, index) if searched else None
+        if not searched:
+            say(f"{folder} has nothing in memory, since all of it fits the window: it needs no index")
+        elif trouble is not None:
             if trouble != NOT_THERE:
                 say(f"the index {index} of {folder} {trouble}; building it anew")
             draw_indexing(stored, index)

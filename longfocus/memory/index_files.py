@@ -76,8 +76,11 @@ def index_trouble(book: StoredBook, kind: str) -> str | None:
     except BookError:
         return "is damaged"
     seal = record.pop("seal", None)
-    if not is_sealed(record, seal):
-        return "was not built by this user on this machine, or is damaged"
+    try:
+        if not is_sealed(record, seal):
+            return "was not built by this user on this machine, or is damaged"
+    except BookError as error:
+        return f"cannot be told from one that was made to deceive ({error})"
     if record["format"] != _FORMAT or record["kind"] != kind:
         return "is of another version of longfocus"
     if record["of"] != entries_fingerprint(book):
@@ -123,10 +126,11 @@ def build_index(book: StoredBook, kind: str) -> Iterator[IndexProgress]:
     the whole; called again for the same entries, it goes on behind the last head that was done.
 
     Raises:
-        BookError: The Book has no entries, is in use, or cannot be written to.
+        BookError: The Book has no entries, is in use, or cannot be written to; the user's key cannot be used.
         RequestError: Faiss is not installed.
     """
     faiss = faiss_library()
+    seal_of({})  # without a key no index would be believed: refused before hours of building, not behind them
     reading = book.manifest.reading
     if not book.progress.entries or not reading.memory_layers:
         raise BookError(f"{book.folder} has nothing in memory: all of it fits the window, and no index is needed")

@@ -39,11 +39,13 @@ def seal_of(record: dict[str, Any]) -> str:
 
 
 def is_sealed(record: dict[str, Any], seal: object) -> bool:
-    """Whether this user sealed the record.
+    """Whether this user sealed the record; one who has no key yet sealed nothing.
 
     Raises:
-        BookError: The key can neither be read nor made.
+        BookError: The key is there and cannot be read, or is damaged.
     """
+    if not os.path.lexists(key_path()):
+        return False
     return isinstance(seal, str) and hmac.compare_digest(seal_of(record).encode(), seal.encode("utf-8", "replace"))
 
 

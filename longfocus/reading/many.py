@@ -260,14 +260,23 @@ def _read(
     except UserError as error:
         if _disk_is_full(error):
             raise
-        yield Outcome(each.path, each.folder, trouble=one_line(error))
+        yield Outcome(each.path, each.folder, trouble=trouble_of(error))
     except Exception as error:
-        # a defect, or a machine's trouble; among thousands of documents it must not cost the others theirs
-        said = f"{type(error).__name__}: {one_line(error)}; read it alone to see more"
-        yield Outcome(each.path, each.folder, trouble=said)
+        yield Outcome(each.path, each.folder, trouble=trouble_of(error))
     else:
         assert last is not None
         yield Outcome(each.path, each.folder, last.total, last.seconds)
+
+
+def trouble_of(error: Exception) -> str:
+    """What an error says of one document, in one line.
+
+    A defect, or a machine's trouble, is told by its name: among thousands of documents it must not cost the others
+    theirs, and it is no line that was written for users.
+    """
+    if isinstance(error, UserError):
+        return one_line(error)
+    return f"{type(error).__name__}: {one_line(error)}; read it alone to see more"
 
 
 def _is_read(folder: Path, document: Document, loaded: LoadedModel) -> bool:

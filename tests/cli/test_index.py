@@ -82,3 +82,37 @@ def test_an_index_stays_while_its_book_is_in_use(read, command_line):
     assert command_line("index", book, "--kind", KIND, "--remove")[0] == 0
     assert not list(book.glob("index-*"))
     assert not (book / head_file(KIND, 1, 0)).exists()
+
+
+def test_a_short_document_needs_no_index(home, command_line, tiny_folder):
+    (home / "short.txt").write_text("The captain closed the window.", encoding="utf-8")
+    status, out, err = command_line("read", "short.txt", "--model", tiny_folder, "--window", 64, "--index", KIND)
+    assert status == 0, err
+    assert out.strip() == str(home / "shelf" / "short.book")
+    assert "it needs no index" in err
+
+
+def test_an_index_that_cannot_be_built_does_not_keep_other_documents_from_theirs(
+    home, command_line, tiny_folder, tiny_document, monkeypatch
+):
+    papers = home / "papers"
+    papers.mkdir()
+    (papers / "long.txt").write_text(tiny_document.text[:2000], encoding="utf-8")
+    (papers / "longer.txt").write_text(tiny_document.text[:2500], encoding="utf-8")
+    (papers / "short.txt").write_text("The captain closed the window.", encoding="utf-8")
+    (papers / "longer.txt").rename(home / "longer.txt")
+    command_line("read", "longer.txt", "--model", tiny_folder, "--window", 64)
+    (home / "longer.txt").rename(papers / "longer.txt")
+    in_its_way = home / "shelf" / "longer.book" / f"index-{KIND}-001-0.faiss"
+    in_its_way.mkdir()
+    arguments = ("read", papers, "--model", tiny_folder, "--window", 64, "--index", KIND)
+    status, out, err = command_line(*arguments)
+    assert status == 1
+    assert "read 2 (" in err and ", 0 there before, 1 failed" in err
+    assert "longer.txt: its Book is there, but not finished: cannot write an index" in err
+    assert sorted(Path(line).name for line in out.split()) == ["long.book", "short.book"]
+    assert trouble(home / "shelf" / "long.book") is None
+    in_its_way.rmdir()
+    status, out, err = command_line(*arguments)
+    assert (status, len(out.split())) == (0, 3), err
+    assert trouble(home / "shelf" / "longer.book") is None

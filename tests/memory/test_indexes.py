@@ -35,6 +35,7 @@ from longfocus.memory.index_files import (
     record_file,
     remove_index,
 )
+from longfocus.memory.inspection import facts_of, kinds_to_compare
 from longfocus.memory.int8 import Int8Memory
 from longfocus.memory.kinds import choose, memories_of
 from longfocus.memory.layout import LOCK, layer_files
@@ -277,6 +278,40 @@ def test_the_key_is_made_once_for_this_user_alone(tmp_path):
     seal.key_path().write_bytes(b"short")
     with pytest.raises(BookError, match="damaged"):
         seal.seal_of({})
+
+
+def damaged_key():
+    seal.key_path().write_bytes(b"short")
+
+
+def unreadable_key():
+    seal.key_path().unlink()
+    seal.key_path().mkdir()
+
+
+@pytest.mark.parametrize("spoil", [damaged_key, unreadable_key])
+def test_without_a_key_a_book_is_asked_and_its_index_is_not_believed(indexed, tiny_model, monkeypatch, spoil):
+    """As in a container, or where the home cannot be read: the Book is whole, and says why it is searched in full."""
+    monkeypatch.setattr(kinds, "INDEX_FROM", 10)
+    wanted = Session(StoredBook.open(indexed), tiny_model, memory="top-k").find("the river")
+    spoil()
+    session = Session(StoredBook.open(indexed), tiny_model, memory="auto")
+    (note,) = session.notes
+    assert str(seal.key_path()) in note
+    assert note.endswith("all keys are searched")
+    assert session.find("the river") == wanted
+    assert str(seal.key_path()) in facts_of(StoredBook.open(indexed)).indexes[0]
+    assert kinds_to_compare(StoredBook.open(indexed), "usual") == ["dense", "top-k", "int8"]
+    with pytest.raises(BookError, match=r"index\.key"):
+        build(indexed)
+    remove_index(indexed, KIND)
+    assert not indexes_in(indexed)
+
+
+def test_checking_makes_no_key(indexed, tmp_path, monkeypatch):
+    monkeypatch.setattr(seal, "key_path", lambda: tmp_path / "other" / "index.key")
+    assert "not built by this user" in (trouble(indexed) or "")
+    assert not seal.key_path().exists()
 
 
 def test_an_index_of_another_book_is_stale(indexed, tiny_model, tiny_document, tmp_path):
