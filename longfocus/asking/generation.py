@@ -17,6 +17,9 @@ from transformers.generation.logits_process import (
 
 from longfocus.model.cache import LongLlamaCache
 
+COLDEST = 1e-4
+"""Below this temperature the likeliest token is taken: the scores divided by it would be too large for a number."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -24,7 +27,8 @@ class Sampling:
 
     Attributes:
         max_new_tokens: Where an answer is cut off.
-        temperature: 0 for the likeliest token each time; above, sampling from a flatter distribution.
+        temperature: 0 for the likeliest token each time, as is all below `COLDEST`; above, sampling from a flatter
+            distribution.
         top_p: With sampling, only the likeliest tokens that together have this probability.
         repetition_penalty: Above 1, tokens that were used become less likely.
         seed: With sampling, what makes it repeatable; None for a new answer each time.
@@ -185,7 +189,7 @@ class _Choosing:
 
     def __init__(self, sampling: Sampling, ids: list[int], device: torch.device) -> None:
         self._seen: Any = torch.tensor([ids], device=device)
-        self._samples = sampling.temperature > 0
+        self._samples = sampling.temperature >= COLDEST
         self._processors = LogitsProcessorList()
         if sampling.repetition_penalty != 1.0:
             self._processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))

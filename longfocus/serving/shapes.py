@@ -43,8 +43,9 @@ class Shape:
         }
 
     def whole(self, replies: Sequence[Reply]) -> dict[str, Any]:
-        """All answers at once."""
-        choices = [self._choice(reply.choice, self._said(reply.text)) | self._end(reply) for reply in replies]
+        """All answers at once, in order of choices; they come in the order in which they ended."""
+        ordered = sorted(replies, key=lambda reply: reply.choice)
+        choices = [self._choice(reply.choice, self._said(reply.text)) | self._end(reply) for reply in ordered]
         return self._frame | {"choices": choices, "usage": self.usage(replies)}
 
     def chunks(self, item: Piece | Reply) -> Iterator[dict[str, Any]]:
@@ -66,7 +67,7 @@ class Shape:
 
     def usage(self, replies: Sequence[Reply]) -> dict[str, Any]:
         """Numbers of tokens: the Book counts as part of the prompt, as one that was read before."""
-        asked = replies[:: self._wishes.choices]
+        asked = [reply for reply in replies if reply.choice % self._wishes.choices == 0]  # one of each prompt
         book = sum(reply.book_tokens for reply in asked)
         prompt = book + sum(reply.prompt_tokens for reply in asked)
         written = sum(reply.answer_tokens for reply in replies)

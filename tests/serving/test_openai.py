@@ -99,6 +99,23 @@ def test_several_answers_stop_strings_and_seeds(client, answer):
     assert cut.finish_reason == "stop"
 
 
+def test_answers_that_end_at_different_times_come_in_order(client):
+    """A stop string that the second answer has and the first has not ends it first."""
+    how = {"model": MODEL, "prompt": ["The river", "A lamp, and a"], "n": 2, "temperature": 1.5, "top_p": 1, "seed": 1}
+    whole = client.completions.create(**how, max_tokens=8)
+    texts = [choice.text for choice in whole.choices]
+    stop = next(letter for letter in texts[1] if letter not in texts[0] and letter.isalpha())
+    cut = client.completions.create(**how, max_tokens=8, stop=stop)
+    assert [choice.index for choice in cut.choices] == [0, 1, 2, 3]
+    assert [choice.text for choice in cut.choices] == [text.partition(stop)[0] for text in texts]
+    assert (cut.choices[0].finish_reason, cut.choices[1].finish_reason) == ("length", "stop")
+    assert cut.usage.prompt_tokens == whole.usage.prompt_tokens
+
+
+def test_next_to_no_temperature_harms_nobody(client, answer):
+    assert chat(client, temperature=1e-40).choices[0].message.content == answer.text
+
+
 def test_a_text_to_go_on_with(client):
     whole = client.completions.create(model="default", prompt=["The river", "A"], max_tokens=6)
     assert whole.object == "text_completion"
