@@ -80,7 +80,7 @@ class BookWriter:
             if held and MANIFEST not in held and not is_begun(held):
                 raise BookError(f"{folder} holds something that is no Book; choose another folder")
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / LOCK)
+            lock = FileLock(folder / LOCK, thread_local=False)  # who calls a reading off may close it in his thread
             lock.acquire(timeout=0)
         except Timeout:
             raise BookError(f"{folder} is being read by another process; wait for it or stop it") from None

@@ -139,7 +139,7 @@ class Bookshelf:
     async def _stopped(self, name: str, status: str) -> None:
         """Stop a reading, and wait until it has let go of its folder."""
         readings = self._service.readings
-        mailbox = readings.follow(name)
+        mailbox = readings.follow(name, anyway=True)  # who watches must not keep others from stopping it
         if mailbox is None:
             if status in ("waiting", "reading"):
                 return  # it has ended meanwhile

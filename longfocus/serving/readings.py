@@ -128,8 +128,12 @@ class Readings:
         with self._lock:
             self._states.pop(name, None)
 
-    def follow(self, name: str) -> Mailbox | None:
+    def follow(self, name: str, anyway: bool = False) -> Mailbox | None:
         """What is told of a reading from now on; None where it has ended.
+
+        Args:
+            name: Of what is read.
+            anyway: Whether however many may follow it; for what follows it for a moment, to see it end.
 
         Raises:
             Refusal: Too many follow it.
@@ -138,7 +142,7 @@ class Readings:
             if name not in self._jobs:
                 return None
             following = self._following.setdefault(name, set())
-            if len(following) >= self._watchers:
+            if len(following) >= self._watchers and not anyway:
                 raise Refusal(429, f"{len(following)} clients follow this already", "too_many", retry_after=30)
             following.add(mailbox := Mailbox())
             return mailbox

@@ -141,12 +141,17 @@ class Worker:
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """Call a job off: at once if it waits for a turn, else before its next step."""
+        """Call a job off: at once if it waits for a turn, a first one or another, else after its step."""
         job.cancelled.set()
         with self._changed:
             waited = self._schedule.remove(job)
+            pauses = self._schedule.reading is job and job not in self._running
+            if pauses:
+                self._schedule.done(job)
             self._changed.notify()
-        if waited:
+        if pauses:  # no other thread knows of it any more
+            _close(job)
+        if waited or pauses:
             job.tell(Ended("cancelled"))
 
     def drain(self) -> None:
@@ -174,21 +179,28 @@ class Worker:
 
     def _run(self) -> None:
         while jobs := self._next():
-            begun, ended = time.perf_counter(), 1
+            begun, ended, more = time.perf_counter(), 1, False
             if jobs[0].asked is not None:
                 ended = self._answer(jobs)
             else:
                 more = self._step(jobs[0])
                 while more and not jobs[0].is_reading:
                     more = self._step(jobs[0])
-                if not more:
-                    with self._changed:
-                        self._schedule.done(jobs[0])
             if not jobs[0].is_reading and ended:
                 self.seconds_each += 0.2 * ((time.perf_counter() - begun) / ended - self.seconds_each)
             with self._changed:
                 self._running = []
-        if (reading := self._schedule.reading) is not None:  # it goes on from here at the next start
+                called_off = more and jobs[0].cancelled.is_set()
+                if called_off or not more:
+                    self._schedule.done(jobs[0])
+            if called_off:  # not at its next turn, before which others have theirs
+                _close(jobs[0])
+                jobs[0].tell(Ended("cancelled"))
+        with self._changed:
+            reading = self._schedule.reading
+            if reading is not None:
+                self._schedule.done(reading)
+        if reading is not None:  # it goes on from here at the next start
             _close(reading)
             reading.tell(Ended("cancelled") if reading.cancelled.is_set() else Ended("failed", stopping()))
 

@@ -95,6 +95,44 @@ def test_reading_is_stopped_gone_on_with_and_deleted(server):
     assert not [path for path in server.service.shelf.folder.rglob("*") if name in path.name]
 
 
+def answering(server):
+    """A stream of an answer that takes minutes, once it is being written."""
+    client = server.client()
+    asked = {"model": f"default@{BOOK}", "messages": [{"role": "user", "content": "What?"}], "max_tokens": 4000}
+    stream = client.chat.completions.create(**asked, stream=True)
+    next(iter(stream))
+    return stream, client
+
+
+def test_stopping_and_deleting_do_not_wait_for_answers(server):
+    name = upload(server, LONG).json()["id"]
+    server.until(name, "reading")
+    stream, client = answering(server)
+    assert server.ask("POST", f"/v1/books/{name}/cancel").json()["status"] == "stopped"
+    assert next(iter(stream)).choices, "the answer goes on"
+    stream.close()
+    client.close()
+    assert server.ask("POST", f"/v1/books/{name}/read").status_code == 202
+    server.until(name, "reading")
+    stream, client = answering(server)
+    assert server.ask("DELETE", f"/v1/books/{name}").status_code == 200
+    assert next(iter(stream)).choices
+    stream.close()
+    client.close()
+    assert not [path for path in server.service.shelf.folder.rglob("*") if name in path.name]
+
+
+def test_who_follows_a_reading_does_not_keep_others_from_stopping_it(endless, shelf):
+    with running(endless, Limits(watchers=1)) as server:
+        name = upload(server, LONG).json()["id"]
+        with server.http.stream("GET", f"{server.base}/v1/books/{name}/events") as followed:
+            lines = followed.iter_lines()
+            next(lines)
+            assert server.ask("GET", f"/v1/books/{name}/events").status_code == 429
+            assert server.ask("POST", f"/v1/books/{name}/cancel").json()["status"] == "stopped"
+        assert server.ask("DELETE", f"/v1/books/{name}").status_code == 200
+
+
 def test_questions_are_answered_while_a_book_is_read(server):
     name = upload(server, LONG).json()["id"]
     server.until(name, "reading")

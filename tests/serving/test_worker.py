@@ -125,6 +125,55 @@ def test_called_off_while_it_runs(worker, is_reading):
     assert closed.is_set()
 
 
+def windows(read, closed):
+    """A reading without end, and what it leaves behind."""
+    try:
+        while True:
+            read.set()
+            yield 1
+    finally:
+        closed.set()
+
+
+def test_a_reading_between_its_turns_is_called_off_while_a_question_is_answered(worker):
+    read, closed = threading.Event(), threading.Event()
+    watched = Watched(lambda: windows(read, closed), is_reading=True)
+    worker.submit(watched.job)
+    assert read.wait(10)
+    gate, question = blocked(worker)
+    worker.cancel(watched.job)
+    assert watched.told[-1] == Ended("cancelled")
+    assert closed.is_set()
+    again = Watched(lambda: iter("a"), is_reading=True)
+    worker.submit(again.job)
+    gate.set()
+    assert again.end().how == question.end().how == "done"
+    assert watched.end() == Ended("cancelled")
+
+
+def test_a_reading_called_off_in_its_window_does_not_wait_for_a_question(worker):
+    gate, begun, read, closed = (threading.Event() for _ in range(4))
+
+    def reading():
+        begun.set()
+        gate.wait(10)
+        yield from windows(read, closed)
+
+    watched = Watched(reading, is_reading=True)
+    worker.submit(watched.job)
+    assert begun.wait(10)
+    held = threading.Event()
+    question = Watched(lambda: iter([held.wait(10)]))
+    worker.submit(question.job)
+    worker.cancel(watched.job)
+    gate.set()
+    assert watched.end() == Ended("cancelled")
+    assert closed.is_set()
+    assert not question.ended.is_set()
+    held.set()
+    assert question.end().how == "done"
+
+
 def test_over_the_bound_a_time_to_come_back_is_told(worker):
     gate, _ = blocked(worker)
     for number in range(64):
