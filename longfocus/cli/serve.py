@@ -31,7 +31,8 @@ def serve(
         list[str] | None, typer.Option(help="A name by which the server is called besides, as behind a proxy.")
     ] = None,
     proxy: Annotated[
-        list[str] | None, typer.Option(help="Address of a proxy in front, whose word on who asks is taken.")
+        list[str] | None,
+        typer.Option(help="Address of a proxy in front, whose word on who asks is taken; wants a key."),
     ] = None,
     max_upload: Annotated[int, typer.Option(help="Most MiB of an uploaded document.", min=1)] = 64,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 4096,
@@ -61,7 +62,7 @@ def serve(
     from longfocus.serving.guard import access_for
     from longfocus.serving.limits import MEBIBYTE, Limits
 
-    access = access_for(host, _keys(key_file), tuple(allow_host or ()))
+    access = access_for(host, _keys(key_file), tuple(allow_host or ()), tuple(proxy or ()))
     layers = layer_numbers(memory_layers)
     check_serving(model, layers, window, quantize, max_tokens)
     with waiting("loading the model"):

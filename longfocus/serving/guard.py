@@ -62,27 +62,31 @@ class Access:
     hosts: tuple[str, ...] = LOOPBACK
 
 
-def access_for(host: str, keys: tuple[str, ...], more_hosts: tuple[str, ...]) -> Access:
+def access_for(host: str, keys: tuple[str, ...], more_hosts: tuple[str, ...], proxies: tuple[str, ...] = ()) -> Access:
     """Who may ask a server that listens at an address.
 
     Args:
         host: The address.
         keys: Keys of clients.
-        more_hosts: Names by which it is called besides.
+        more_hosts: Names by which it is called besides; beyond this machine any will do where none is given.
+        proxies: Addresses of proxies in front of it.
 
     Raises:
-        RequestError: It would listen beyond this machine without a key, or a key is none.
+        RequestError: It would be open to other machines without a key, or a key is none.
     """
     for key in keys:
         if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
             raise RequestError("a key must have 16 characters or more, of ASCII and without spaces")
-    if is_loopback(host):
-        return Access(keys, (*LOOPBACK, *(name.lower() for name in more_hosts)))
-    if not keys:
+    is_ours = is_loopback(host)
+    if not keys and not is_ours:
         raise RequestError(
             f"listening at {host} lets other machines in; set a key in LONGFOCUS_API_KEY, or listen at 127.0.0.1"
         )
-    return Access(keys, tuple(name.lower() for name in more_hosts))
+    if not keys and proxies:
+        raise RequestError("a proxy lets other machines in; set a key in LONGFOCUS_API_KEY, or leave out --proxy")
+    if not is_ours and not more_hosts:
+        return Access(keys, ())
+    return Access(keys, (*LOOPBACK, *(name.lower() for name in more_hosts)))
 
 
 def is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ here are named after numbers that we drew.
 
     NAME.json             what the client said of it
     NAME.document.json    its text and sections, until the Book is whole; written last, so that it is there whole
+    lock                  held by the server that these are the documents of
     new-NUMBER/           a document that is coming in; removed at the next start
     gone-NUMBER/          a Book that is being deleted; likewise
 """
@@ -15,13 +16,17 @@ import json
 import re
 import secrets
 import shutil
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from longfocus.errors import DocumentError
+from filelock import FileLock, Timeout
+
+from longfocus.errors import DocumentError, RequestError
 from longfocus.memory.layout import replace_file
+from longfocus.memory.library import BOOKS_VARIABLE
 from longfocus.memory.sections import Section
 from longfocus.reading.documents import Document
 
@@ -60,18 +65,37 @@ class Note:
 
 
 class Kept:
-    """The folder with documents to be read.
+    """The folder with documents to be read, which belongs to one server at a time.
 
     Args:
         folder: Made if it is not there.
+
+    Raises:
+        RequestError: It is another server's, or cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._changes = threading.Lock()
+        self._held = FileLock(folder / "lock", thread_local=False)  # taken and let go of in different threads
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._held.acquire(timeout=0)
+        except Timeout:
+            raise RequestError(
+                f"another server has the shelf {folder.parent}; stop it, or choose another shelf with {BOOKS_VARIABLE}"
+            ) from None
+        except OSError as error:
+            raise RequestError(
+                f"cannot keep uploads in {folder}: {error.strerror}; choose another shelf with {BOOKS_VARIABLE}"
+            ) from None
+
+    def close(self) -> None:
+        """Let another server have the folder."""
+        self._held.release()
 
     def open(self) -> None:
-        """Make the folder, and clear away what was left of what was not finished."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Clear away what was left of what was not finished."""
         for path in self._folder.iterdir():
             if path.name.startswith(("new-", "gone-")):
                 shutil.rmtree(path, ignore_errors=True)
@@ -121,8 +145,9 @@ class Kept:
 
     def mark(self, name: str, **changes: Any) -> None:
         """Change what is known of a document; of one that was not given to us nothing is."""
-        if _OURS.fullmatch(name) and (self._folder / (name + _NOTE)).is_file():
-            self._write(name, replace(self.note(name), **changes))
+        with self._changes:  # from several threads: each change is of what the last one left
+            if _OURS.fullmatch(name) and (self._folder / (name + _NOTE)).is_file():
+                self._write(name, replace(self.note(name), **changes))
 
     def deleted(self) -> list[str]:
         """Names of what clients deleted, and of which something is left."""
@@ -137,7 +162,8 @@ class Kept:
         """Remove all that is kept of a document."""
         if _OURS.fullmatch(name):
             self.was_read(name)
-            (self._folder / (name + _NOTE)).unlink(missing_ok=True)
+            with self._changes:
+                (self._folder / (name + _NOTE)).unlink(missing_ok=True)
 
     def _write(self, name: str, note: Note) -> None:
         replace_file(self._folder / (name + _NOTE), json.dumps(asdict(note)).encode())

@@ -36,6 +36,9 @@ class Service:
         loaded: The model.
         limits: How much may be asked for.
         memory: Which memory answers, as for `Session`.
+
+    Raises:
+        RequestError: Another server has this shelf, or it cannot be written to.
     """
 
     def __init__(self, loaded: LoadedModel, limits: Limits, memory: str = AUTO) -> None:
@@ -82,3 +85,4 @@ class Service:
         """End: a question gets its time, reading ends with its window and goes on at the next start."""
         self.drain()
         self.worker.stop(self.limits.grace_seconds)  # before this, uvicorn has waited for answers as long
+        self.kept.close()

@@ -66,13 +66,13 @@ class Running:
 
 
 @contextmanager
-def running(loaded, limits=None, access=None):
+def running(loaded, limits=None, access=None, proxies=()):
     """A server, until the block ends."""
     from longfocus.serving.server import Server, listen
     from longfocus.serving.service import Service
 
     listening = listen("127.0.0.1", 0)
-    server = Server(Service(loaded, limits or Limits()), access or Access())
+    server = Server(Service(loaded, limits or Limits()), access or Access(), proxies)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from longfocus.errors import RequestError
-from longfocus.serving.guard import Access, access_for, is_loopback
+from longfocus.serving.guard import LOOPBACK, Access, access_for, is_loopback
 from tests.serving.conftest import running
 
 KEY = "a-key-of-enough-letters"
@@ -23,6 +23,13 @@ def test_beyond_this_machine_there_must_be_a_key(host):
     with pytest.raises(RequestError, match="set a key"):
         access_for(host, (), ())
     assert access_for(host, (KEY,), ()).hosts == ()
+    assert set(access_for(host, (KEY,), ("Books.example",)).hosts) == {"books.example", *LOOPBACK}
+
+
+def test_behind_a_proxy_there_must_be_a_key():
+    with pytest.raises(RequestError, match=r"set a key .* leave out --proxy"):
+        access_for("127.0.0.1", (), ("books.example",), ("127.0.0.1",))
+    assert access_for("127.0.0.1", (KEY,), ("books.example",), ("127.0.0.1",)).keys == (KEY,)
 
 
 @pytest.mark.parametrize("key", ["short", "with a space in it here", "ключ-из-многих-букв-тут"])
@@ -75,6 +82,24 @@ def test_the_page_needs_nothing_beyond_this_server(server):
     assert page.headers["content-type"].startswith("text/html")
     assert re.findall(r"<script[^>]*>[^<]*", page.text) == ['<script type="module" src="main.js">']
     assert "http" not in page.text.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("proxies", [(), ("127.0.0.1",), ("192.0.2.1",)])
+def test_who_asks_is_told_by_a_proxy_that_is_trusted_and_by_no_other(endless, shelf, proxies):
+    access = Access((KEY,), ("books.example", *LOOPBACK))
+    known = {"Authorization": f"Bearer {KEY}", "Host": "books.example:8443", "X-Forwarded-Proto": "https"}
+    with running(endless, access=access, proxies=proxies) as server:
+        names = {}
+        for address in ("198.51.100.7", "198.51.100.8"):
+            headers = known | {"X-Forwarded-For": address, "Origin": "https://books.example:8443"}
+            response = server.ask("POST", "/v1/books", headers=headers, files={"file": ("a.txt", b"A river. " * 9)})
+            assert response.status_code == 201, response.text
+            names[address] = response.json()["id"]
+        for address, name in names.items():
+            heard = address if proxies == ("127.0.0.1",) else "127.0.0.1"
+            assert server.service.kept.note(name).client == f"key 0@{heard}"
+        headers = known | {"Origin": "https://books.example"}
+        assert server.ask("GET", "/v1/books", headers=headers).status_code == 403, "another port is another server"
 
 
 def test_keys(endless, shelf):

@@ -38,7 +38,7 @@ def server(endless, tiny_book_folder, tmp_path_factory):
             assert server.ask("POST", "/v1/chat/completions", json=asked).status_code == 200
             assert server.ask("GET", "/health").json() == {"status": "ok"}
     assert sorted(path.name for path in folder.iterdir()) == [f"{BOOK}.book", "uploads"]
-    assert not list((folder / "uploads").iterdir())
+    assert [path.name for path in (folder / "uploads").iterdir()] == ["lock"]
 
 
 def upload(server, name, data, **options):

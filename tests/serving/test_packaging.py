@@ -6,10 +6,12 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from longfocus import cli
+from longfocus.serving.guard import access_for
 from longfocus.serving.limits import Limits
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +58,8 @@ def test_the_container_runs_a_command_that_there_is(steps):
     assert (python, option) == ("python", "-c")
     assert "/health" in source
     compile(source, "HEALTHCHECK", "exec")
+    named = access_for("0.0.0.0", ("a-key-of-enough-letters",), ("books.example",)).hosts
+    assert urlsplit(re.search(r"http://[^']+", source)[0]).hostname in named, "it names itself, however it is called"
     assert f"--stop-timeout {STOP_SECONDS}" in DOCKERFILE.read_text("utf-8")
 
 
