@@ -1,7 +1,10 @@
 """The `openai` client, as it is, against a server that runs."""
 
 import contextlib
+import json
 import re
+import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -165,6 +168,47 @@ def test_who_hangs_up_does_not_keep_others_waiting(server, client):
     begun = time.monotonic()
     assert chat(client).choices
     assert time.monotonic() - begun < 10
+
+
+def gone(server):
+    """Whether nothing is asked any more; within ten seconds."""
+    for _ in range(1000):
+        if server.service.worker.waiting == (0, 0) and not server.service.worker._running:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_who_hangs_up_before_anything_came_gives_his_place_free(server, stream, how):
+    """While it waits for a turn, and while it is answered."""
+    body = json.dumps({"model": MODEL, "messages": ASKED, "max_tokens": 4000, "stream": stream}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    def hang_up(connection):
+        if how == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+    worker = server.service.worker
+    assert gone(server)
+    first, second = (socket.create_connection(("127.0.0.1", server.port)) for _ in range(2))
+    first.sendall(head.encode() + body)
+    while not worker._running:
+        time.sleep(0.001)
+    second.sendall(head.encode() + body)
+    while worker.waiting != (1, 0):
+        time.sleep(0.001)
+    hang_up(second)
+    for _ in range(1000):
+        if worker.waiting == (0, 0):
+            break
+        time.sleep(0.01)
+    assert worker.waiting == (0, 0)
+    assert worker._running, "the other is answered"
+    hang_up(first)
+    assert gone(server)
 
 
 def test_questions_that_wait_on_one_book_are_answered_together(server):
