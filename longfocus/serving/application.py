@@ -56,7 +56,12 @@ def application(service: Service) -> Starlette:
 
     async def limits(request: Request) -> Response:
         """`GET /v1/limits`: the model, the kinds of documents that are read, and how much may be asked for."""
-        facts = {"object": "limits", "model": Path(service.loaded.name).name, "suffixes": [*READERS]}
+        facts = {
+            "object": "limits",
+            "model": Path(service.loaded.name).name,
+            "suffixes": [*READERS],
+            "question_tokens": service.loaded.model.config.stride,  # of a question to a book, its frame among them
+        }
         return Json(facts | asdict(service.limits))
 
     async def metrics(request: Request) -> Response:

@@ -7,7 +7,8 @@ found for several questions at once. What it returns are the answers to be writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -26,6 +27,10 @@ from longfocus.serving.requests import ChatRequest, CompletionRequest, Wishes
 
 HEEDED = 32
 """Turns of a conversation, the last ones, that are told to the model."""
+
+
+_NAMED_BY = 40
+"""Characters by which a message is named in an error."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,9 @@ class Preparing:
                 for choice, sampling in enumerate(_samplings(wishes))
             ]
         talk = Retold(session, wishes.look_up)
-        for turn in request.turns[-HEEDED:]:
-            yield from talk.retell(*turn)
+        for number, turn in [*enumerate(request.turns)][-HEEDED:]:
+            with _named_in_errors(request, number):
+                yield from talk.retell(*turn)
         prompt, state = yield from talk.asked(request.question, request.instructions)
         coming = len(prompt.ids) + wishes.sampling.max_new_tokens
         has_account = wishes.citations > 0 or wishes.attention > 0
@@ -225,7 +231,11 @@ def looked_up(session: Session, question: str, most: int | None, instructions: s
     text, passages = _instructed(instructions, question), prompt.looked_up
     while passages and not session.fits(text, passages):
         passages = passages[:-1]
-    return replace(prompt, question=text, ids=session.question_ids(text, passages), looked_up=passages)
+    try:
+        ids = session.question_ids(text, passages)
+    except RequestError as error:
+        raise RequestError(f"with what the system says before it, {error}") from None
+    return replace(prompt, question=text, ids=ids, looked_up=passages)
 
 
 def gone_through(loaded: LoadedModel, ids: list[int], before: LongLlamaCache) -> Steps[LongLlamaCache]:
@@ -271,6 +281,22 @@ def _samplings(wishes: Wishes) -> list[Sampling]:
     if sampling.seed is None:
         return [sampling] * wishes.choices
     return [replace(sampling, seed=sampling.seed + choice) for choice in range(wishes.choices)]
+
+
+@contextmanager
+def _named_in_errors(request: ChatRequest, number: int) -> Iterator[None]:
+    """Says of what is wrong with an earlier question which one it is.
+
+    Raises:
+        RequestError: As it came, with the question named.
+    """
+    try:
+        yield
+    except RequestError as error:
+        question = " ".join(request.turns[number][0].split())
+        begins = f"{question[:_NAMED_BY]}..." if len(question) > _NAMED_BY else question
+        place = f"messages[{request.places[number]}], " if request.places else ""
+        raise RequestError(f"{place}an earlier question ({begins!r}): {error}, or begin a new conversation") from None
 
 
 def _instructed(instructions: str, question: str) -> str:

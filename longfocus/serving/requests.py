@@ -117,12 +117,14 @@ class ChatRequest:
         instructions: What the system says.
         turns: Questions and answers before.
         question: What is asked now.
+        places: Where the question of each turn stands among the messages, from 0; empty where that is not known.
     """
 
     wishes: Wishes
     instructions: str
     turns: tuple[tuple[str, str], ...]
     question: str
+    places: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,11 +149,11 @@ def parse_chat(body: Mapping[str, Any], limits: Limits) -> ChatRequest:
     fields = Fields(dict(body))
     messages = fields.take("messages")
     wishes = _wishes(fields, limits, ("max_completion_tokens", "max_tokens"))
-    instructions, turns, question = _told(messages)
+    instructions, turns, question, places = _told(messages)
     _within(limits, instructions, question, *(said for turn in turns for said in turn))
     if turns and wishes.uses != "memory":
         raise Refusal(400, "`uses` is for one question without others before it", "invalid_value", "uses")
-    return ChatRequest(wishes, instructions, turns, question)
+    return ChatRequest(wishes, instructions, turns, question, places)
 
 
 def parse_completion(body: Mapping[str, Any], limits: Limits) -> CompletionRequest:
@@ -245,12 +247,13 @@ def _stops(given: Any) -> tuple[str, ...]:
     return stops
 
 
-def _told(messages: Any) -> tuple[str, tuple[tuple[str, str], ...], str]:
-    """Instructions, earlier turns and the question that a list of messages holds."""
+def _told(messages: Any) -> tuple[str, tuple[tuple[str, str], ...], str, tuple[int, ...]]:
+    """Instructions, earlier turns and the question that a list of messages holds, and where the turns begin in it."""
     if not isinstance(messages, list) or not messages:
         raise Refusal(400, "`messages` must be a list with at least one message", "invalid_value", "messages")
     instructions: list[str] = []
     said: list[tuple[Literal["user", "assistant"], str]] = []
+    places: list[int] = []
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
         role = message.get("role") if isinstance(message, dict) else None
@@ -260,16 +263,19 @@ def _told(messages: Any) -> tuple[str, tuple[tuple[str, str], ...], str]:
             text = _content(message.get("content"), place)
             if said and said[-1][0] == role:
                 text = f"{said.pop()[1]}\n\n{text}"
+            else:
+                places.append(number)
             said.append((role, text))
         else:
             wanted = f"`{place}` must have the role system, developer, user or assistant"
             raise Refusal(400, wanted, "invalid_value", place)
     if said and said[0][0] == "assistant":  # a program's greeting, to which nothing was asked
-        del said[0]
+        del said[0], places[0]
     if not said or said[-1][0] != "user":
         raise Refusal(400, "the last message must be the user's", "invalid_value", "messages")
     texts = [text for _, text in said]
-    return "\n\n".join(instructions), tuple(zip(texts[:-1:2], texts[1::2], strict=True)), texts[-1]
+    turns = tuple(zip(texts[:-1:2], texts[1::2], strict=True))
+    return "\n\n".join(instructions), turns, texts[-1], tuple(places[:-1:2])
 
 
 def _content(content: Any, place: str) -> str:

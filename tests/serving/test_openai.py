@@ -145,6 +145,25 @@ def test_errors_are_those_of_openai(client):
     assert chat(client).choices
 
 
+def test_a_message_that_is_too_long_is_named(server, client):
+    said = [
+        {"role": "assistant", "content": "Hello."},
+        *ASKED,
+        {"role": "assistant", "content": "The lamp. " * 99},
+        {"role": "user", "content": "Was there"},
+        {"role": "user", "content": "a river " * 50},
+        {"role": "assistant", "content": "Yes."},
+        *ASKED,
+    ]
+    with pytest.raises(openai.BadRequestError) as caught:
+        chat(client, messages=said)
+    assert caught.value.code == "context_length_exceeded"
+    room = server.ask("GET", "/v1/limits").json()["question_tokens"]
+    wanted = rf"messages\[3\], an earlier question \('Was there a river [a-z .]+'\): .* tokens .* room for {room};"
+    assert re.search(wanted, caught.value.message), caught.value.message
+    assert chat(client, messages=[*said[:3], *ASKED]).choices
+
+
 def test_files_are_books(client):
     files = list(client.files.list())
     assert [file.id for file in files] == [BOOK]

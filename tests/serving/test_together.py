@@ -130,7 +130,7 @@ def test_instructions_stand_before_the_question_and_are_not_looked_up(chatted, s
     assert instructed.looked_up == plain.looked_up[: len(instructed.looked_up)]
     assert instructed.text != plain.text
     assert instructed.prompt_tokens <= session.loaded.model.config.stride
-    with pytest.raises(RequestError, match="shorten it"):
+    with pytest.raises(RequestError, match=r"^with what the system says before it, the question has .* shorten it"):
         chatted("Who?", instructions="river " * 60, look_up=2)
 
 
