@@ -109,6 +109,8 @@ def fot(
     """
     if scheme not in SCHEMES:
         raise RequestError(f"There is no scheme {scheme!r}; wanted {', '.join(SCHEMES)}.")
+    if evaluate_every and not held_out:
+        raise RequestError("There is nothing to evaluate on. Name it (--held-out FILE), or leave out --evaluate-every.")
     layers = layer_numbers(memory_layers or None)
     packing, stages = Packing.doc_aware_k(rows, row_tokens, pack), Growth.of(growth, seed)
     arguments = settings(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
+from longfocus.errors import RequestError
 from longfocus.loading.adapters import AdapterNote
 from longfocus.loading.defaults import UNTRAINED, BookHabits
 from longfocus.loading.layer_numbers import layer_numbers
@@ -63,6 +64,8 @@ def recall(
     looked_up: float = 0.75,
     reads: bool = False,
     keep: float = 0.0,
+    mem_discount: float | None = None,
+    evaluation: str = "",
     seed: int = 1,
     save_every: int = 25,
 ) -> Run:
@@ -85,21 +88,37 @@ def recall(
         alike: The share of batches whose documents are all of one kind.
         prose: How often a book's own next words are asked for, where all other exercises together come ten times.
         long_prose: Batches of 4 passages of books, each to be gone on with behind what the same book's memory holds,
-            among the others; for an adapter that does not read. The books are read first, into `books` in `out`.
+            among the others; not with `reads`. The books are read first, into `books` in `out`.
         furthest: How far back at most that memory goes, in tokens.
         looked_up: The share of questions that have passages of their document before them, as answers have that were
             looked up.
         reads: Whether the adapter learns to read as well. Otherwise documents are read by the model as it is.
-        keep: How much it counts that documents, as they are read, are predicted as without the adapter; for one that
-            reads.
+        keep: How much it counts that documents, as they are read, are predicted as without the adapter; with `reads`
+            alone, as without it nothing changes how they are read.
+        mem_discount: How much less a memory counts the longer it is; 0 for not at all. By default as with
+            `longfocus read`: 0.5 for a checkpoint that has no memory of its own.
+        evaluation: Folder with the evaluation sets that data is checked against, where what overlaps is left out;
+            empty for the folder of the data.
         seed: Of the exercises and of the adapter's first weights.
         save_every: Steps between checkpoints.
     """
+    if reads and long_prose:
+        raise RequestError(
+            "Long prose is for an adapter that does not read: its Books are read once. "
+            "Leave out --reads or --long-prose."
+        )
+    if keep and not reads:
+        raise RequestError(
+            "An adapter that does not read leaves reading as it is: there is nothing to keep. "
+            "Leave out --keep, or give --reads as well."
+        )
     layers = layer_numbers(memory_layers or None)
-    loaded = load(model or None, adapter=None, mem_layers=layers)
+    loaded = load(model or None, adapter=None, mem_layers=layers, mem_discount=mem_discount)
     books = books_of(data)
     tales = tales_of(data) if (data / "narrativeqa" / SUMMARIES).is_file() else []
-    screening = screen({**book_parts(books), TALES: [tale.document() for tale in tales]}, data)
+    screening = screen(
+        {**book_parts(books), TALES: [tale.document() for tale in tales]}, Path(evaluation) if evaluation else data
+    )
     books = remaining_books(books, screening)
     tales = [tale for place, tale in enumerate(tales) if place not in screening.left_out[TALES]]
     room = min(448, loaded.model.config.stride)
@@ -115,14 +134,13 @@ def recall(
         Stage(middle, 4, (2048, 4096), kinds, room, alike, looked_up),
         Stage(long, 2 if reads else 4, (8192,) if reads else (8192, 16384), kinds, room, alike, looked_up),
     )
-    lengthy = 0 if reads else long_prose
-    shelf = _shelf(loaded, books, out / BOOKS) if lengthy else None  # before there is an adapter in the model
+    shelf = _shelf(loaded, books, out / BOOKS) if long_prose else None  # before there is an adapter in the model
     torch.manual_seed(seed)
     loaded.model.requires_grad_(False)
     student = with_lora(loaded.model, rank, ATTENTION_PROJECTIONS, first_layer)
     arguments = settings(
         out,
-        steps=short + middle + long + lengthy,
+        steps=short + middle + long + long_prose,
         rate=rate,
         seed=seed,
         save_every=save_every,
@@ -133,7 +151,9 @@ def recall(
     )
     data_set: Dataset[Batch] = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed, tales)
     if shelf is not None:
-        data_set = Interleaved(data_set, LongProse(shelf, loaded.model.config.stride, lengthy, 4, furthest, seed), seed)
+        data_set = Interleaved(
+            data_set, LongProse(shelf, loaded.model.config.stride, long_prose, 4, furthest, seed), seed
+        )
     habits = BookHabits(look_back=0, top_k=None, look_up=UNTRAINED.look_up if looked_up else 0)
     note = AdapterNote.of(loaded.fingerprint, loaded.model.config, habits, reads)
     lesson = RecallLesson(student, bank, note, keep, reads, shelf)

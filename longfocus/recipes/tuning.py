@@ -96,7 +96,8 @@ def tuning(
             empty for no check.
         model: Checkpoint; empty for the default model.
         start: Folder of an adapter to begin with, of the same rank, projections and layers; empty for a fresh one.
-        full_attention: Whether to tune with full attention in place of memory layers, LoRA then being Anima's.
+        full_attention: Whether to tune with full attention in place of memory layers, LoRA then being Anima's: in all
+            linear layers.
         extension: How positions are stretched for full attention: linear, dynamic, yarn, or none.
         memory_layers: Layers that get a memory, with commas between them; empty for those of `longfocus read`.
         window: Most tokens that a layer attends to directly; 0 for as many as with `longfocus read`.
@@ -115,6 +116,16 @@ def tuning(
     """
     if template not in TEMPLATES:
         raise RequestError(f"no template {template!r}; there are {', '.join(TEMPLATES)}")
+    if full_attention:
+        _refuse(
+            "Full attention has no memory, and learns in all linear layers",
+            memory_layers=memory_layers, window=window, last_context=last_context, fixed_border=fixed_border,
+            targets=targets, first_layer=first_layer,
+        )  # fmt: skip
+    else:
+        _refuse("Positions are stretched for full attention alone", extension=extension)
+    if not books:
+        _refuse("Without books there are no long examples", books_share=books_share, books_length=books_length)
     layers = layer_numbers(memory_layers or None)
     options = TuningOptions(
         data_path=data_path,
@@ -174,6 +185,14 @@ def tuning(
     if not full_attention and not fixed_border:
         batches = BorderedBatches(batches, lesson.model.config.last_context_length, seed)
     return Run(lesson, batches, arguments, (screening,), fingerprint=fingerprint, notes=screening.lines())
+
+
+def _refuse(reason: str, **fields: object) -> None:
+    """Refuse fields that make no difference where they are given, that is are not as the recipe has them."""
+    defaults = tuning.__kwdefaults__ or {}
+    given = [f"--{name.replace('_', '-')}" for name, value in fields.items() if value != defaults[name]]
+    if given:
+        raise RequestError(f"{reason}. Leave out {', '.join(given)}.")
 
 
 def _data(

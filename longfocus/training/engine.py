@@ -50,7 +50,8 @@ class Run:
         recipe: What made the run, for its records.
         fields: What the recipe was given, for its records.
         tensorboard: Whether what is logged goes to TensorBoard as well, into `runs` in the run's folder.
-        tokenizer: The student's, where it is not that of the checkpoint it was made from.
+        tokenizer: The student's, which is written beside a whole model. None for one that is to be found where the
+            checkpoint is, as for an adapter, or for a model that has none.
         fingerprint: Of that checkpoint, where the lesson's note does not tell it.
         notes: Lines to tell the user before it begins.
     """
@@ -247,6 +248,8 @@ def train(run: Run, report: Callable[[str], None] | None = None) -> LessonTraine
     trainer.save_model()
     recorder.end(step, **({"taken": _taken(run.data)} if isinstance(run.data, PackedLoader) else {}))
     if arguments.should_save:
+        if run.tokenizer is not None and not run.lesson.has_adapter:  # a whole model is loaded from here alone
+            run.tokenizer.save_pretrained(str(folder))
         write_card(folder)
     trainer.accelerator.wait_for_everyone()
     return trainer

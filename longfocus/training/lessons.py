@@ -78,7 +78,7 @@ class Lesson(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the student's weights (of a peft model the adapter's) and the note."""
-        options: dict[str, Any] = {"save_embedding_layers": False} if self._has_adapter else {}
+        options: dict[str, Any] = {"save_embedding_layers": False} if self.has_adapter else {}
         if self.whole is not None:
             options["state_dict"] = {name.removeprefix("student."): tensor for name, tensor in self.whole.items()}
         self.student.save_pretrained(folder, **options)
@@ -91,9 +91,9 @@ class Lesson(nn.Module):
         Raises:
             CheckpointError: It is missing, or of another student.
         """
-        path = folder / (WEIGHTS if self._has_adapter else SAFETENSORS)
+        path = folder / (WEIGHTS if self.has_adapter else SAFETENSORS)
         try:
-            if self._has_adapter:
+            if self.has_adapter:
                 _restore_adapter(self.student, load_file(path))
             else:
                 load_model(self.student, path)  # knows that tied weights are written once
@@ -112,7 +112,8 @@ class Lesson(nn.Module):
         self.carry_on(load_file(path) if path.exists() else {})
 
     @property
-    def _has_adapter(self) -> bool:
+    def has_adapter(self) -> bool:
+        """Whether an adapter is what learns and is saved, rather than the model's own weights."""
         return hasattr(self.student, "peft_config")
 
 

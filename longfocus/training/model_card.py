@@ -20,7 +20,7 @@ from longfocus.training.lessons import CONFIGURATION
 from longfocus.training.run_records import EVALUATED, read_about, read_log
 
 _ENDS = 10
-_ADAPTER = "adapter_config.json"
+_ADAPTER, _TOKENIZER = "adapter_config.json", "tokenizer_config.json"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _NOT_FIGURES = {"step", "seconds", "epoch", "loss", "grad_norm", "learning_rate"}
 
@@ -32,6 +32,7 @@ def write_card(folder: Path) -> None:
     """
     about, log = read_about(folder), read_log(folder)
     adapter, memory = (folder / _ADAPTER).is_file(), (folder / NOTE).is_file()
+    speaks = adapter or (folder / _TOKENIZER).is_file()
     base = str(about["base"]["name"])
     header = ModelCardData(
         base_model=_repository(base),
@@ -43,7 +44,7 @@ def write_card(folder: Path) -> None:
         f"---\n{header.to_yaml()}\n---\n",
         f"# {'An adapter for' if adapter else 'A model made from'} {_span(base or 'an unnamed model')}\n",
         _opening(about, adapter, memory),
-        _loading(base, adapter, memory, (folder / CONFIGURATION).is_file()),
+        _loading(base, adapter, memory, speaks, (folder / CONFIGURATION).is_file()),
         _training(about, log),
         _evaluation(log),
         _made_of(about),
@@ -66,9 +67,9 @@ def _opening(about: Mapping[str, Any], adapter: bool, memory: bool) -> str:
     return f"Made by Longfocus{recipe}{taught}: {weights}{merged}.\n"
 
 
-def _loading(base: str, adapter: bool, memory: bool, stretched: bool) -> str:
+def _loading(base: str, adapter: bool, memory: bool, speaks: bool, stretched: bool) -> str:
     ways = []
-    if memory or not adapter:
+    if speaks and (memory or not adapter):
         here = f"{json.dumps(base)}, adapter=folder" if adapter else "folder"
         ways.append(f"import longfocus\n\nloaded = longfocus.load({here})")
     if adapter and stretched:  # without its configuration the model would not know its positions

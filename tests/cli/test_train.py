@@ -98,6 +98,20 @@ def test_layers_that_are_none_are_told_before_anything_is_opened(name, tmp_path)
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--reads", "--long-prose", 1), "Leave out --reads or --long-prose"),
+        (("--keep", 0.5), "Leave out --keep, or give --reads as well"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused_before_anything_is_opened(train, tmp_path, given, told):
+    status, _, said = train("recall", "--out", tmp_path / "out", "--data", tmp_path, *given)
+    assert status == 1
+    assert told in said.splitlines()[-1]
+    assert not any(tmp_path.iterdir())
+
+
 def test_data_that_is_not_there(train, tmp_path):
     status, _, said = train("recall", "--data", tmp_path, "--model", tmp_path)
     assert status == 1
@@ -135,9 +149,22 @@ def test_a_run_leaves_an_adapter(train, tiny_folder, data, tmp_path, monkeypatch
 def test_books_read_for_long_prose_are_told(train, tiny_folder, data, tmp_path):
     """Reading them takes long, and comes before the training."""
     fields = ("--memory-layers", "1,2", "--first-layer", 1, "--rank", 2, "--short", 0, "--middle", 0, "--long", 0)
+    others = ("--mem-discount", 0.25, "--evaluation", tmp_path / "sets")
     status, _, said = train(
-        "recall", "--data", data, "--model", tiny_folder, "--out", tmp_path / "made", *fields, "--long-prose", 1
+        "recall",
+        "--data",
+        data,
+        "--model",
+        tiny_folder,
+        "--out",
+        tmp_path / "made",
+        *fields,
+        "--long-prose",
+        1,
+        *others,
     )
     assert status == 0, said
     assert said.index("reading One, book 1 of 1 for long prose; kept in") < said.index("training in")
+    assert json.loads((tmp_path / "made/memory.json").read_text("utf-8"))["memory"]["mem_discount"] == 0.25
+    assert f"there are no evaluation sets in {tmp_path / 'sets'}" in said
     assert not logging.getLogger("longfocus.recipes").handlers

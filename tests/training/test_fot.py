@@ -156,6 +156,11 @@ def test_a_whole_model_learns(tiny_folder, data, tmp_path):
     found = losses(train(run))
     assert sum(found[-5:]) < 0.9 * sum(found[:5])
     assert all(weight.requires_grad for weight in run.lesson.parameters())
+    loaded = longfocus.load(tmp_path / "run", dtype="float32")  # as its card says
+    assert "longfocus.load(folder)" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert (loaded.model.config.mem_layers, loaded.model.config.window) == ([1, 2], 32)
+    assert loaded.tokenizer.get_vocab() == run.tokenizer.get_vocab()
+    assert_close(loaded.model.state_dict(), run.lesson.student.state_dict())
 
 
 def test_what_is_tested_on_is_left_out(tiny_folder, data, tmp_path):
@@ -184,6 +189,7 @@ def test_what_is_tested_on_is_left_out(tiny_folder, data, tmp_path):
         ({"rows": 5}, "cannot be made of packs"),
         ({"separator": "<|none|>"}, "no token '<|none|>'"),
         ({"growth": "many"}, "says nothing about growth"),
+        ({"evaluate_every": 2}, "nothing to evaluate on"),
     ],
 )
 def test_fields_that_make_no_sense(tiny_folder, data, tmp_path, fields, message):

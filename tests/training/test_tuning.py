@@ -237,6 +237,12 @@ def test_what_was_trained_is_loaded_with_its_memory(model, files, tmp_path):
         ({"data_proportions": "half,half"}, "data_proportions is 'half,half'"),
         ({"data_type": "chat"}, "lists are for different numbers of data sets"),
         ({"way": "full attention", "longest": 600}, "has positions for 512 tokens, 600 are wanted"),
+        ({"way": "full attention", "memory_layers": "1,2"}, "has no memory.* Leave out --memory-layers"),
+        ({"way": "full attention", "window": 128, "last_context": 9}, "Leave out --window, --last-context"),
+        ({"way": "full attention", "targets": "q_proj", "first_layer": 1}, "Leave out --targets, --first-layer"),
+        ({"way": "full attention", "fixed_border": True}, "Leave out --fixed-border"),
+        ({"extension": "yarn"}, "for full attention alone. Leave out --extension"),
+        ({"books_length": 480}, "no long examples. Leave out --books-length"),
     ],
 )
 def test_fields_that_make_no_sense(model, files, tmp_path, changes, message):
