@@ -22,12 +22,12 @@ from longfocus.training.document_files import open_documents
 from longfocus.training.document_tables import hub_documents
 from longfocus.training.documents import Documents, LeftOut
 from longfocus.training.engine import Run
-from longfocus.training.fot import FotLesson, Growth, HeldOut, Seen, StepTeller
+from longfocus.training.fot import FotLesson, Growth, HeldOut, Seen, StepTeller, check_rows
 from longfocus.training.lessons import ATTENTION_PROJECTIONS, with_lora
 from longfocus.training.loader import PackedLoader
 from longfocus.training.mixture import Mixture
 from longfocus.training.packing import PackedDataset, Packing
-from longfocus.training.parallel import processes
+from longfocus.training.parallel import parallel_arguments, processes
 from longfocus.training.settings import settings
 from longfocus.training.sources import DocumentEncoder, Source
 
@@ -66,6 +66,7 @@ def fot(
     warmup: int = 50,
     weight_decay: float = 0.01,
     accumulation: int = 1,
+    shard: bool = False,
     seed: int = 1,
     save_every: int = 50,
 ) -> Run:
@@ -89,7 +90,7 @@ def fot(
             `longfocus read`.
         rank: Of a LoRA adapter on the projections of attention; 0 trains the whole model. An adapter wants a rate some
             ten times as high.
-        rows: Rows of a batch, over all processes.
+        rows: Rows of a batch, over all processes; a row sees those of its own process alone.
         row_tokens: Tokens of a row, which become the model's window.
         pack: Rows in a row that are one document's windows.
         growth: How many rows are seen, such as 3; with stages as in 1,7@500 (from step 500 on); 1/7 draws one of them
@@ -104,6 +105,7 @@ def fot(
         warmup: Steps in which it rises.
         weight_decay: Of the weights that are matrices.
         accumulation: Batches in a step; rows of different batches do not see each other.
+        shard: Whether weights are divided among the processes.
         seed: Of the documents' order, the draws of `growth`, and an adapter's first weights.
         save_every: Steps between checkpoints.
     """
@@ -113,6 +115,7 @@ def fot(
         raise RequestError("There is nothing to evaluate on. Name it (--held-out FILE), or leave out --evaluate-every.")
     layers = layer_numbers(memory_layers or None)
     packing, stages = Packing.doc_aware_k(rows, row_tokens, pack), Growth.of(growth, seed)
+    check_rows(SCHEMES[scheme](pack), stages, rows, pack, processes()[1])
     arguments = settings(
         out,
         steps=steps,
@@ -125,6 +128,7 @@ def fot(
         adam_beta2=0.95,
         max_grad_norm=1.0,
         gradient_accumulation_steps=accumulation,
+        **parallel_arguments(shard=shard),
     )
     sources = _opened(data, text)
     screening = screen(sources, Path(evaluation) if evaluation else None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
 from longfocus.errors import RequestError
 from longfocus.loading.adapters import AdapterNote
@@ -24,6 +25,7 @@ from longfocus.training.engine import Batch, Run
 from longfocus.training.exercise_data import ExerciseBatches, Stage
 from longfocus.training.lessons import ATTENTION_PROJECTIONS, RecallLesson, with_lora
 from longfocus.training.long_prose import BOOKS, LongProse, Shelf
+from longfocus.training.parallel import parallel_arguments, processes
 from longfocus.training.settings import settings
 from longfocus.training.tales import SUMMARIES, tales_of
 
@@ -66,10 +68,13 @@ def recall(
     keep: float = 0.0,
     mem_discount: float | None = None,
     evaluation: str = "",
+    shard: bool = False,
     seed: int = 1,
     save_every: int = 25,
 ) -> Run:
     """Stages of growing length; in the last ones entries of earlier documents are seen as well.
+
+    A step takes one batch in each process.
 
     Args:
         out: Where checkpoints and, at the end, the adapter go.
@@ -99,6 +104,7 @@ def recall(
             `longfocus read`: 0.5 for a checkpoint that has no memory of its own.
         evaluation: Folder with the evaluation sets that data is checked against, where what overlaps is left out;
             empty for the folder of the data.
+        shard: Whether weights are divided among the processes.
         seed: Of the exercises and of the adapter's first weights.
         save_every: Steps between checkpoints.
     """
@@ -113,6 +119,19 @@ def recall(
             "Leave out --keep, or give --reads as well."
         )
     layers = layer_numbers(memory_layers or None)
+    batches = short + middle + long + long_prose
+    arguments = settings(
+        out,
+        steps=-(-batches // processes()[1]),
+        rate=rate,
+        seed=seed,
+        save_every=save_every,
+        lr_scheduler_type="cosine",
+        warmup_steps=10,
+        adam_beta2=0.95,
+        max_grad_norm=1.0,
+        **parallel_arguments(shard=shard),
+    )
     loaded = load(model or None, adapter=None, mem_layers=layers, mem_discount=mem_discount)
     books = books_of(data)
     tales = tales_of(data) if (data / "narrativeqa" / SUMMARIES).is_file() else []
@@ -134,21 +153,11 @@ def recall(
         Stage(middle, 4, (2048, 4096), kinds, room, alike, looked_up),
         Stage(long, 2 if reads else 4, (8192,) if reads else (8192, 16384), kinds, room, alike, looked_up),
     )
-    shelf = _shelf(loaded, books, out / BOOKS) if long_prose else None  # before there is an adapter in the model
+    # before there is an adapter in the model
+    shelf = _shelf(loaded, books, out / BOOKS, arguments) if long_prose else None
     torch.manual_seed(seed)
     loaded.model.requires_grad_(False)
     student = with_lora(loaded.model, rank, ATTENTION_PROJECTIONS, first_layer)
-    arguments = settings(
-        out,
-        steps=short + middle + long + long_prose,
-        rate=rate,
-        seed=seed,
-        save_every=save_every,
-        lr_scheduler_type="cosine",
-        warmup_steps=10,
-        adam_beta2=0.95,
-        max_grad_norm=1.0,
-    )
     data_set: Dataset[Batch] = ExerciseBatches(loaded.tokenizer, [book.story() for book in books], stages, seed, tales)
     if shelf is not None:
         data_set = Interleaved(
@@ -162,13 +171,19 @@ def recall(
     return Run(lesson, data_set, arguments, (screening,), notes=notes)
 
 
-def _shelf(loaded: LoadedModel, books: Sequence[QuestionedBook], folder: Path) -> Shelf:
-    """The books as Books, read as far as they have not been yet."""
+def _shelf(loaded: LoadedModel, books: Sequence[QuestionedBook], folder: Path, arguments: TrainingArguments) -> Shelf:
+    """The books as Books, read by the first process as far as they have not been yet."""
     read = []
     for number, book in enumerate(books, 1):
-        story = book.story()[:_LONGEST_STORY]
-        _log.info("reading %s, book %d of %d for long prose; kept in %s", book.title, number, len(books), folder)
-        for _ in read_steps(Document(book.title, story, (0, len(story))), loaded, folder / book.id, framed=False):
-            pass
+        # others wait for each book, as they would not wait long enough for all
+        with arguments.main_process_first(local=False):
+            if arguments.process_index == 0:
+                _log.info(
+                    "reading %s, book %d of %d for long prose; kept in %s", book.title, number, len(books), folder
+                )
+                story = book.story()[:_LONGEST_STORY]
+                document = Document(book.title, story, (0, len(story)))
+                for _ in read_steps(document, loaded, folder / book.id, framed=False):
+                    pass
         read.append(StoredBook.open(folder / book.id))
     return Shelf(read)

@@ -20,6 +20,7 @@ from longfocus.training.full_attention import CausalCollator, FullAttentionLesso
 from longfocus.training.lessons import Lesson, with_lora
 from longfocus.training.long_questions import LengthBand, LongQuestions
 from longfocus.training.padding import Collator
+from longfocus.training.parallel import parallel_arguments
 from longfocus.training.settings import settings
 from longfocus.training.tuning_data import TuningMixture
 from longfocus.training.tuning_lesson import TuningLesson
@@ -66,6 +67,7 @@ def tuning(
     steps: int = 1000,
     rows: int = 4,
     accumulation: int = 16,
+    shard: bool = False,
     seed: int = 1,
     save_every: int = 50,
 ) -> Run:
@@ -111,6 +113,7 @@ def tuning(
         steps: Of the optimizer.
         rows: Examples in a batch.
         accumulation: Batches in a step.
+        shard: Whether weights are divided among the processes.
         seed: Of order, borders and the adapter's first weights.
         save_every: Steps between checkpoints.
     """
@@ -156,6 +159,7 @@ def tuning(
         lr_scheduler_type="cosine",
         warmup_steps=warmup,
         gradient_accumulation_steps=accumulation,
+        **parallel_arguments(shard=shard),
     )
     torch.manual_seed(seed)
     lesson: Lesson

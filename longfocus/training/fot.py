@@ -71,12 +71,56 @@ class Growth:
             stages.append((int(found[2] or 0), tuple(int(number) for number in found[1].split("/"))))
         return cls(tuple(stages), seed)
 
+    @property
+    def largest(self) -> int:
+        """The largest number of all stages."""
+        return max(max(choices) for _, choices in self.stages)
+
     def at(self, step: int) -> int:
         """What it is at a step, from 0."""
         choices = next(choices for start, choices in reversed(self.stages) if start <= step)
         if len(choices) == 1:
             return choices[0]
         return random.Random((self.seed << 64) + step).choice(choices)  # one fresh generator a step: nothing to carry
+
+
+def check_rows(seen: Callable[[int], Seen], growth: Growth, rows: int, pack: int, processes: int) -> None:
+    """Refuse a batch in which no row would see as much as is asked for, or none another document where it should.
+
+    Args:
+        seen: As `FotLesson` takes it.
+        growth: Likewise.
+        rows: Rows of a batch, over all processes; they see only those of their own process.
+        pack: Rows in a row that are one document's.
+        processes: How many share the batch evenly.
+
+    Raises:
+        RequestError: A process has too few rows.
+    """
+    if rows % (processes * pack):
+        raise RequestError(f"{rows} rows in packs of {pack} cannot be shared by {processes} processes.")
+    here, most = rows // processes, growth.largest
+    which = seen(most)
+    shared = (
+        f"{rows} rows" if processes == 1 else f"{rows} rows are {here} for each of {processes} processes, and these"
+    )
+    if isinstance(which, CrossBatch):
+        wanted, found = f"{most} rows before it", max(which.seen(here), default=0)
+        enough = most + 1
+    else:
+        wanted, found = f"windows of {most} documents", here // pack
+        enough = most * pack
+    if found < most:
+        needed = -(-enough // pack) * pack * processes
+        raise RequestError(
+            f"No row would see {wanted}: {shared} have {found}. Give --rows {needed}, or a smaller --growth."
+        )
+    alone = not any(others for _, others in which.positives_and_negatives(here))
+    if alone and any(others for _, others in which.positives_and_negatives(rows)):
+        raise RequestError(
+            f"No row would see another document: {shared} are one pack of {pack}. Give --rows {2 * pack * processes}, "
+            "a smaller --pack, or start fewer processes."
+        )
 
 
 class FotLesson(Lesson):

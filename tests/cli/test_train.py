@@ -17,6 +17,7 @@ from longfocus import recipes
 from longfocus.cli.train import COMMON, command
 from longfocus.errors import RequestError
 from tests.conftest import story
+from tests.training.small_runs import REPOSITORY
 
 
 @pytest.fixture
@@ -168,3 +169,27 @@ def test_books_read_for_long_prose_are_told(train, tiny_folder, data, tmp_path):
     assert json.loads((tmp_path / "made/memory.json").read_text("utf-8"))["memory"]["mem_discount"] == 0.25
     assert f"there are no evaluation sets in {tmp_path / 'sets'}" in said
     assert not logging.getLogger("longfocus.recipes").handlers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+def test_several_processes_share_the_batches_and_read_books_once(launcher, tiny_folder, data, tmp_path):
+    """With accelerate data parallel, with torchrun weights are divided as well. Without a GPU both use CPUs."""
+    launch = {
+        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_machines=1", "--mixed_precision=no"],
+        "torchrun": ["torch.distributed.run", "--standalone"],
+    }[launcher]
+    count = {"accelerate": "--num_processes=2", "torchrun": "--nproc_per_node=2"}[launcher]
+    fields = ("--memory-layers", "1,2", "--first-layer", 1, "--rank", 2, "--short", 3, "--middle", 0, "--long", 0)
+    recall = ("recall", "--data", data, "--model", tiny_folder, "--out", tmp_path / "made", *fields, "--long-prose", 1)
+    shard = ["--shard"] if launcher == "torchrun" else []
+    command = [sys.executable, "-m", *launch, count, "-m", "longfocus", "train", *map(str, recall), *shard]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", timeout=300, cwd=REPOSITORY, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("reading One, book 1 of 1") == 1
+    about = json.loads((tmp_path / "made" / "run.json").read_text(encoding="utf-8"))
+    assert (about["processes"], about["steps"]) == (2, 2), "four batches"
+    assert (tmp_path / "made" / "adapter_model.safetensors").is_file()

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -14,10 +16,12 @@ from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments
 from longfocus.loading.adapters import AdapterNote
 from longfocus.loading.defaults import BookHabits
 from longfocus.loading.load import load
+from longfocus.training.crossbatch import CrossBatch
 from longfocus.training.documents import ListedDocuments, TrainingDocument
 from longfocus.training.engine import Run, train
 from longfocus.training.exercise_data import ExerciseBatches, Stage
 from longfocus.training.extend import lora
+from longfocus.training.fot import FotLesson, Growth, StepTeller
 from longfocus.training.lessons import Lesson, RecallLesson, with_lora
 from longfocus.training.loader import PackedLoader
 from longfocus.training.losses import compute_loss_per_row
@@ -87,6 +91,39 @@ def packed_run(
     return Run(NextToken(student), PackedLoader(data), _arguments(out, steps, rate, **arguments), callbacks)
 
 
+def fot_run(
+    model: Path, out: Path, *callbacks: TrainerCallback, steps: int = STEPS, one: bool = False, **arguments: object
+) -> Run:
+    """Cross-batch, four rows a process of two documents each; `one` takes what two have as two batches of a step."""
+    memory = {"window": 32, "window_overlap": 0, "sink_tokens": 0, "last_context_length": 32, "mem_layers": [1, 2]}
+    student = load(model, dtype="float32", **memory).model.requires_grad_(True)
+    lesson = FotLesson(student, partial(CrossBatch, packing=2), Growth.of("1,3@1"))
+    if one:
+        arguments["gradient_accumulation_steps"] = 2
+    data = Listed([*islice(chain(*zip(_windows(0), _windows(1), strict=True)), 2 * steps)]) if one else None
+    settings = _arguments(out, steps, 1e-2, **arguments)
+    return Run(lesson, data or PackedLoader(_windows(processes()[0])), settings, (StepTeller(lesson), *callbacks))
+
+
+def _windows(rank: int) -> PackedDataset:
+    texts = [TrainingDocument(TEXTS[0][90 * number :][: 300 + 13 * number], str(number)) for number in range(12)]
+    source = Source("words", ListedDocuments(texts), lambda text: [1, *text.encode(), 2], seed=0, epochs=1)
+    return PackedDataset(source, Packing.doc_aware_k(8, 32, 2), bos_token_id=1, rank=rank, world_size=2)
+
+
+class Listed(Dataset):
+    """Batches that are there already."""
+
+    def __init__(self, batches: list[dict[str, torch.Tensor]]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        return self.batches[number]
+
+
 class Answers(Dataset):
     """Rows of which the last few tokens are to be learnt; all of the last row's."""
 
@@ -110,7 +147,7 @@ def answers_run(model: Path, out: Path, *callbacks: TrainerCallback, steps: int 
     return replace(run, data=Answers(steps))
 
 
-RUNS = {"recall": recall_run, "packed": packed_run, "answers": answers_run}
+RUNS = {"recall": recall_run, "packed": packed_run, "answers": answers_run, "fot": fot_run}
 
 
 def _arguments(out: Path, steps: int, rate: float, **more: object) -> TrainingArguments:

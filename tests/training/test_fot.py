@@ -17,7 +17,7 @@ from longfocus.model.cache import LongLlamaCache
 from longfocus.recipes.fot import fot
 from longfocus.training.crossbatch import CrossBatch, CrossBatchMemory
 from longfocus.training.engine import train
-from longfocus.training.fot import FotLesson, Growth
+from longfocus.training.fot import FotLesson, Growth, check_rows
 from tests.conftest import story
 from tests.training.small_runs import StopAfter, losses
 
@@ -152,7 +152,9 @@ def test_a_run_goes_on_exactly_and_leaves_an_adapter(tiny_folder, data, tmp_path
 
 
 def test_a_whole_model_learns(tiny_folder, data, tmp_path):
-    run = run_of(tiny_folder, data, tmp_path / "run", rank=0, steps=25, rate=1e-2, save_every=25, scheme="documents")
+    run = run_of(
+        tiny_folder, data, tmp_path / "run", rank=0, steps=25, rate=1e-2, save_every=25, scheme="documents", growth="2"
+    )
     found = losses(train(run))
     assert sum(found[-5:]) < 0.9 * sum(found[:5])
     assert all(weight.requires_grad for weight in run.lesson.parameters())
@@ -190,11 +192,27 @@ def test_what_is_tested_on_is_left_out(tiny_folder, data, tmp_path):
         ({"separator": "<|none|>"}, "no token '<|none|>'"),
         ({"growth": "many"}, "says nothing about growth"),
         ({"evaluate_every": 2}, "nothing to evaluate on"),
+        ({"growth": "1,7@5"}, "No row would see 7 rows before it: 4 rows have 3. Give --rows 8,"),
+        ({"growth": "3", "scheme": "documents"}, "windows of 3 documents: 4 rows have 2. Give --rows 6,"),
     ],
 )
 def test_fields_that_make_no_sense(tiny_folder, data, tmp_path, fields, message):
     with pytest.raises(RequestError, match=message.replace("|", r"\|")):
         run_of(tiny_folder, data, tmp_path, **fields)
+
+
+def test_rows_of_a_process_have_to_hold_another_document(tiny_folder, data, tmp_path, monkeypatch):
+    """Nothing is seen of other processes, so a batch that does for one may not do for two."""
+    fields = {"rows": 8, "pack": 4}
+    run_of(tiny_folder, data, tmp_path, **fields)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RequestError, match=r"No row would see another document: 8 rows are 4 for each of 2 processes"):
+        run_of(tiny_folder, data, tmp_path, **fields)
+    with pytest.raises(RequestError, match=r"No row would see 7 rows before it: .* Give --rows 16,"):
+        run_of(tiny_folder, data, tmp_path, growth="7", rows=8, pack=2)
+    with pytest.raises(RequestError, match="cannot be shared by 2 processes"):
+        run_of(tiny_folder, data, tmp_path, growth="1", rows=6, pack=2)
+    check_rows(SEEN, Growth.of("1,3@5"), 8, 2, 2)
 
 
 def test_a_separator_stands_between_documents(tiny_folder, data, tmp_path):

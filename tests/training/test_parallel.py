@@ -9,11 +9,12 @@ from longfocus.errors import RequestError
 from longfocus.training import parallel
 from longfocus.training.engine import last_checkpoint, train
 from longfocus.training.run_records import read_about, read_log
-from tests.training.small_runs import answers_run, losses, packed_run, recall_run, started
+from tests.training.small_runs import answers_run, fot_run, losses, packed_run, recall_run, started
 
 RUNS = {
     "recall": {"steps": 3, "batches": 6, "bank": 0},
     "packed": {"steps": 3, "dropout": 0.0, "gradient_accumulation_steps": 2},
+    "fot": {"steps": 3},
 }
 
 
@@ -25,6 +26,7 @@ def one_process(tiny_folder, tmp_path_factory):
     return {
         "recall": losses(train(recall)),
         "packed": losses(train(packed_run(tiny_folder, folder / "packed", **RUNS["packed"]))),
+        "fot": losses(train(fot_run(tiny_folder, folder / "fot", **RUNS["fot"], one=True))),
     }
 
 
