@@ -104,16 +104,19 @@ def check_training(recipe: str, fields: Mapping[str, Any]) -> None:
     from longfocus.planning.rates import RATES_FILE, rates_or_reference
     from longfocus.planning.training import recipe_layers, step_bytes, step_seconds
 
-    lesson = lesson_of(recipe, fields)
     layers = _layers(fields.get("memory_layers"))
     found = _shape_and_way(fields.get("model") or None, layers, fields.get("window") or None)
-    if lesson is None or found is None:
+    if found is None:
         return
     shape, way = found
-    if layers is None and lesson.kind != "tuning":
-        way = replace(way, memory_layers=recipe_layers(lesson, shape))
-    lesson = replace(lesson, memory_layers=len(way.memory_layers))
+    lessons = lessons_of(recipe, fields, way.stride)
+    if not lessons:
+        return
+    if layers is None and lessons[0].kind != "tuning":
+        way = replace(way, memory_layers=recipe_layers(lessons[0], shape))
     device, room, bound = _machine()
+    lessons = [replace(lesson, memory_layers=len(way.memory_layers)) for lesson in lessons]
+    lesson = max(lessons, key=lambda one: step_bytes(shape, way, one, device).total)
     needed = step_bytes(shape, way, lesson, device).total
     plan = f"`longfocus plan --train {lesson.kind}` tells what would fit"
     check_memory(f"a step of {lesson.kind}", needed, room, bound, plan)
@@ -129,32 +132,67 @@ def check_training(recipe: str, fields: Mapping[str, Any]) -> None:
     say(told)
 
 
-def lesson_of(recipe: str, fields: Mapping[str, Any]) -> Lesson | None:
-    """A step of a recipe with these parameters; None for a recipe that cannot be planned."""
+def lessons_of(recipe: str, fields: Mapping[str, Any], stride: int) -> list[Lesson]:
+    """The kinds of steps that a recipe with these parameters takes, in one process of as many as there are.
+
+    Args:
+        recipe: Its name; one that cannot be planned has none.
+        fields: Its parameters.
+        stride: New tokens of a window, as passages of long prose are.
+
+    Raises:
+        RequestError: A parameter makes no sense.
+    """
     from longfocus.planning.training import FOT, FULL_ATTENTION, KINDS, RECALL, TUNING, usual_lesson
 
     kind = recipe.replace("_", "-")
     if kind not in KINDS:
-        return None
-    rank = fields["rank"]
+        return []
     if kind == FOT:
-        rows, row = fields["rows"], fields["row_tokens"]
-        lesson = replace(usual_lesson(FOT, row), rows=rows, rank=rank, seen=fields["pack"] - 1, labelled=rows * row)
-        return replace(lesson, anew=fields["checkpointing"])
+        return [_fot(fields)]
     if kind == RECALL:
-        length = 2048
-        if fields["long"]:
-            length = 8192 if fields["reads"] else 16_384
-        elif fields["middle"]:
-            length = 4096
-        bank = fields["bank"] if fields["long"] else 0
-        return replace(usual_lesson(RECALL, length), rank=rank, first_layer=fields["first_layer"], bank=bank)
+        return _recall(fields, stride)
+    rank = fields["rank"]
     if kind == TUNING:
         rows, row = fields["rows"], max(fields["longest"], fields["books_length"] if fields["books"] else 0)
         lesson = usual_lesson(FULL_ATTENTION if fields["full_attention"] else TUNING, row)
-        return replace(lesson, rows=rows, rank=rank, first_layer=fields["first_layer"], labelled=rows * row)
-    lesson = replace(usual_lesson(FULL_ATTENTION, fields["length"]), rank=rank, offload=bool(fields["offload"]))
-    return replace(lesson, eight_bit="8bit" in fields["optimizer"])
+        return [replace(lesson, rows=rows, rank=rank, first_layer=fields["first_layer"], labelled=rows * row)]
+    from longfocus.recipes.full_attention import usual_optimizer
+
+    lesson = usual_lesson(FULL_ATTENTION, -(-fields["length"] // fields["context_parallel"]))
+    eight_bit = "8bit" in (fields["optimizer"] or usual_optimizer())
+    return [replace(lesson, rank=rank, offload=bool(fields["offload"]), eight_bit=eight_bit)]
+
+
+def _fot(fields: Mapping[str, Any]) -> Lesson:
+    from longfocus.planning.training import FOT, usual_lesson
+    from longfocus.training.fot import Growth
+    from longfocus.training.parallel import processes
+
+    rows, row = max(fields["rows"] // processes()[1], 1), fields["row_tokens"]
+    most = Growth.of(fields["growth"]).largest
+    seen = most * (fields["pack"] - 1) if fields["scheme"] == "documents" else most  # documents, or rows
+    lesson = replace(usual_lesson(FOT, row), rows=rows, rank=fields["rank"], seen=seen, labelled=rows * row)
+    return replace(lesson, anew=fields["checkpointing"])
+
+
+def _recall(fields: Mapping[str, Any], stride: int) -> list[Lesson]:
+    from longfocus.planning.training import RECALL, usual_lesson
+
+    reads = fields["reads"]
+    longest = (2, 8192) if reads else (4, 16_384)
+    stages = (fields["short"], 4, 2048), (fields["middle"], 4, 4096), (fields["long"], *longest)
+    usual = replace(usual_lesson(RECALL), rank=fields["rank"], first_layer=fields["first_layer"])
+    lessons = [
+        replace(usual, rows=rows, tokens=tokens, labelled=usual.labelled * rows // usual.rows, bank=fields["bank"])
+        for batches, rows, tokens in stages
+        if batches
+    ]
+    if fields["long_prose"]:
+        # each passage with what comes before it, and for some half as much of another book
+        seen = fields["furthest"] + fields["furthest"] // 2
+        lessons.append(replace(usual, tokens=3 * stride, asked=stride, labelled=usual.rows * stride, bank=seen))
+    return lessons
 
 
 def _shape_and_way(

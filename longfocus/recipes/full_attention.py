@@ -79,7 +79,7 @@ def full_attention(
         lr_scheduler_type=RECIPE["lr_scheduler_type"],
         max_grad_norm=RECIPE["max_grad_norm"],
         gradient_accumulation_steps=accumulation,
-        optim=optimizer or _adamw(),
+        optim=optimizer or usual_optimizer(),
         **parallel_arguments(shard=shard, context_parallel=context_parallel),
     )
     torch.manual_seed(seed)
@@ -110,6 +110,7 @@ def _rows(
     return TuningDataset(kept, CompletionFormat(longest=length), tokenizer), screening
 
 
-def _adamw() -> str:
+def usual_optimizer() -> str:
+    """The optimizer where none is asked for, as transformers calls it."""
     paged = torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes") is not None
     return eight_bit_adamw() if paged else "adamw_torch"

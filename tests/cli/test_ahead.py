@@ -3,18 +3,21 @@
 from inspect import signature
 
 import pytest
+import torch
 
 from longfocus.asking.together import AT_ONCE
 from longfocus.cli import ahead
-from longfocus.cli.ahead import check_serving, check_training, lesson_of
+from longfocus.cli.ahead import check_serving, check_training, lessons_of
 from longfocus.errors import RequestError
 from longfocus.loading.cache import CACHE_VARIABLE
 from longfocus.planning import machine
 from longfocus.planning.machine import Memory
-from longfocus.recipes.fot import fot
+from longfocus.recipes import full_attention as full_attention_recipe
+from longfocus.recipes.fot import SCHEMES, fot
 from longfocus.recipes.full_attention import full_attention
 from longfocus.recipes.recall import recall
 from longfocus.recipes.tuning import tuning
+from longfocus.training.fot import Growth
 
 GIB = 1 << 30
 RECIPES = {"fot": fot, "recall": recall, "tuning": tuning, "full_attention": full_attention}
@@ -43,6 +46,11 @@ def said(monkeypatch):
 
 def fields_of(recipe, **given):
     return {name: one.default for name, one in signature(RECIPES[recipe]).parameters.items()} | given
+
+
+def only(recipe, **given):
+    (lesson,) = lessons_of(recipe, fields_of(recipe, **given), 512)
+    return lesson
 
 
 def test_reading_what_does_not_fit_is_refused_before_a_model_is_loaded(command_line, little, tiny_folder, home):
@@ -91,14 +99,46 @@ def test_training_tells_what_a_step_takes_or_is_refused(said, recipe, monkeypatc
 
 
 def test_a_step_is_planned_with_the_parameters_that_are_given(said, monkeypatch):
-    few = lesson_of("tuning", fields_of("tuning", rows=1, longest=512, rank=8))
+    few = only("tuning", rows=1, longest=512, rank=8)
     assert (few.rows, few.tokens, few.rank, few.labelled) == (1, 512, 8, 512)
-    assert lesson_of("tuning", fields_of("tuning", full_attention=True)).kind == "full-attention"
-    assert lesson_of("tuning", fields_of("tuning", books="b")).tokens == 8192
-    assert lesson_of("recall", fields_of("recall", long=0)).tokens == 4096
-    assert lesson_of("fot", fields_of("fot", pack=8, checkpointing=True)).seen == 7
-    assert lesson_of("full_attention", fields_of("full_attention", offload="here", optimizer="adamw_8bit")).offload
-    assert lesson_of("another", {}) is None
+    assert only("tuning", full_attention=True).kind == "full-attention"
+    assert only("tuning", books="b").tokens == 8192
+    assert only("full_attention", offload="here", optimizer="adamw_8bit").offload
+    assert only("full_attention", length=1000, context_parallel=2).tokens == 500
+    assert lessons_of("another", {}, 512) == []
+
+
+def test_cross_batch_is_planned_with_the_rows_that_a_process_has_and_sees(monkeypatch):
+    """Which are those that `CrossBatch` and `CrossDocuments` lay beside a row."""
+    for fields in ({"pack": 8}, {"growth": "1,7@50"}, {"growth": "2", "scheme": "documents", "pack": 4}, {}):
+        given = fields_of("fot", **fields)
+        lesson = only("fot", **fields)
+        keys = torch.zeros(lesson.rows, 1, 1, 1)
+        beside = SCHEMES[given["scheme"]](given["pack"])(Growth.of(given["growth"]).largest).gather(keys, keys)
+        assert lesson.seen == beside.keys.shape[2]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert (only("fot", rows=16).rows, only("fot", rows=16).labelled) == (8, 8 * 1024)
+
+
+def test_recall_is_planned_with_its_largest_kind_of_step(said, monkeypatch):
+    monkeypatch.setattr(machine, "memory_here", lambda: Memory(640 * GIB, 640 * GIB, "the machine"))
+    short, long = lessons_of("recall", fields_of("recall", middle=0), 512)
+    assert (short.tokens, long.tokens, short.bank, long.bank) == (2048, 16_384, 24_576, 24_576)
+    prose = only("recall", short=0, middle=0, long=0, long_prose=9, furthest=1000)
+    assert (prose.tokens, prose.asked, prose.labelled, prose.bank) == (1536, 512, 2048, 1500)
+    assert [one.rows for one in lessons_of("recall", fields_of("recall", reads=True, short=0, middle=0), 512)] == [2]
+    for given in ({}, {"bank": 0}, {"bank": 0, "long_prose": 9}):
+        check_training("recall", fields_of("recall", middle=0, long=0, **given))
+    banked, bare, prosaic = (float(line.split("about ")[1].split()[0].replace(",", "")) for line in said)
+    assert bare < banked
+    assert bare < prosaic
+
+
+def test_adamw_has_the_states_on_a_gpu_that_the_recipe_gives_it(monkeypatch):
+    assert not only("full_attention").eight_bit
+    monkeypatch.setattr(full_attention_recipe, "usual_optimizer", lambda: "paged_adamw_8bit")
+    assert only("full_attention").eight_bit
+    assert not only("full_attention", optimizer="adamw_torch").eight_bit
 
 
 def test_a_model_that_is_not_here_is_left_to_what_loads_it(said, little):
