@@ -1,5 +1,6 @@
 """A server in a thread of this process, on a free port, with a small model and a Book that it read."""
 
+import os
 import shutil
 import threading
 import time
@@ -14,6 +15,9 @@ from longfocus.serving.guard import Access
 from longfocus.serving.limits import Limits
 
 BOOK = "story"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE = 90_000
+WIDTHS = {"wide": (1280, 800), "phone": (390, 800)}
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -111,3 +115,45 @@ def server(endless, tiny_book_folder, tmp_path_factory, limits):
         patch.setenv(BOOKS_VARIABLE, str(folder))
         with running(endless, limits) as server:
             yield server
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser, for tests of the page."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    playwright.expect.set_options(timeout=PATIENCE)
+    with playwright.sync_playwright() as started:
+        rootless = ["--no-sandbox"] if os.getuid() == 0 else []  # its sandbox refuses the superuser
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=rootless)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens the page in a browser of its own; at the end nothing may have gone wrong, nor asked another server."""
+    opened = []
+
+    def open_it(server, width="wide", path="/", **settings):
+        wide, high = WIDTHS[width]
+        context = chromium.new_context(viewport={"width": wide, "height": high}, **settings)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        said, asked = [], []
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: asked.append(request.url))
+        opened.append((server, context, said, asked))
+        page.goto(server.base + path)
+        page.said = said
+        return page
+
+    yield open_it
+    for server, context, said, asked in opened:
+        context.close()
+        assert not said
+        assert asked
+        assert all(url.startswith(f"{server.base}/") for url in asked)

@@ -1,8 +1,6 @@
 """The page in a browser, headless Chromium, against a server with a small model: everything that a reader does."""
 
-import os
 import re
-import shutil
 import time
 
 import pytest
@@ -11,19 +9,11 @@ from longfocus.serving.guard import Access
 from longfocus.serving.limits import Limits
 from tests.conftest import story
 from tests.reading.test_documents_epub import epub
-from tests.serving.conftest import BOOK, running
+from tests.serving.conftest import BOOK, WIDTHS, running
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
-]
-playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-expect = playwright.expect
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+expect = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed").expect
 
-PATIENCE = 90_000
-WIDTHS = {"wide": (1280, 800), "phone": (390, 800)}
 SCRIPT = "<script>window.broken = 1</script>"
 QUESTION = "silver lamp?"
 
@@ -32,44 +22,6 @@ QUESTION = "silver lamp?"
 def limits():
     """Short answers."""
     return Limits(usual_tokens=24)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    expect.set_options(timeout=PATIENCE)
-    with playwright.sync_playwright() as started:
-        rootless = ["--no-sandbox"] if os.getuid() == 0 else []  # its sandbox refuses the superuser
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=rootless)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium):
-    """Opens the page in a browser of its own; at the end nothing may have gone wrong, nor asked another server."""
-    opened = []
-
-    def open_it(server, width="wide", path="/", **settings):
-        wide, high = WIDTHS[width]
-        context = chromium.new_context(viewport={"width": wide, "height": high}, **settings)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        said, asked = [], []
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: asked.append(request.url))
-        opened.append((server, context, said, asked))
-        page.goto(server.base + path)
-        page.said = said
-        return page
-
-    yield open_it
-    for server, context, said, asked in opened:
-        context.close()
-        assert not said
-        assert asked
-        assert all(url.startswith(f"{server.base}/") for url in asked)
 
 
 def tale(words, title=SCRIPT):

@@ -27,6 +27,12 @@ def test_it_does_not_listen_beyond_this_machine_without_a_key(monkeypatch):
         serve("--host", "0.0.0.0")
 
 
+def test_it_does_not_stand_behind_a_proxy_without_a_key(monkeypatch):
+    monkeypatch.delenv("LONGFOCUS_API_KEY", raising=False)
+    with pytest.raises(RequestError, match="a proxy lets other machines in; set a key"):
+        serve("--proxy", "127.0.0.1", "--allow-host", "books.example")
+
+
 @pytest.mark.parametrize("content", [None, "", "# nothing\n", "short\n"])
 def test_files_without_a_key(tmp_path, content):
     path = tmp_path / "keys"
