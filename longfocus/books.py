@@ -157,6 +157,8 @@ def read(
 ) -> Book:
     """Read a document into a Book; goes on where an earlier, interrupted call stopped.
 
+    If `most` leaves out a part of the document, a warning says which.
+
     Args:
         document: A file (txt, md, html, epub, pdf) or a document.
         model: The model that reads, loaded or by name; None for the default model.
@@ -174,7 +176,11 @@ def read(
     loaded = model if isinstance(model, LoadedModel) else load(model)
     name = document.title if isinstance(document, Document) else document
     folder = Path(out) if out is not None else shelf_folder(name)
-    for progress in read_steps(found, loaded, folder, **options):
+    for step, progress in enumerate(read_steps(found, loaded, folder, **options)):
+        if not step and progress.left_out is not None:
+            begin, end = progress.left_out
+            told = f"{found.title}: longer than the limit; characters {begin:,} to {end:,} are left out"
+            warnings.warn(told, stacklevel=2)
         if on_progress is not None:
             on_progress(progress)
     note_origin(folder, digest)

@@ -45,8 +45,9 @@ def draw_reading(steps: "Iterable[ReadProgress]", title: str) -> "ReadProgress":
         for step in steps:
             if task is None:
                 task = bar.add_task(f"reading {plain(title)[:40]}", total=step.total, completed=step.tokens, speed=0.0)
-                say(f"{plain(title)[:60]}, {step.ahead}")
-                if step.resumed:
+                if step.tokens < step.total:
+                    say(f"{plain(title)[:60]}, {step.ahead}")
+                if 0 < step.resumed < step.total:
                     say(f"going on at token {step.resumed:,}")
                 if step.left_out is not None:
                     first, end = step.left_out

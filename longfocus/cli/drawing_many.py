@@ -58,6 +58,10 @@ def _line(one: "Outcome") -> str:
     """What to tell at once; what failed for good stands at the end."""
     if one.trouble:
         return "" if one.last else f"{one.path}: failed, and is tried again at the end"
+    told = f"{one.path}: {one.tokens:,} tokens in {one.seconds:,.1f} s into {one.folder}"
     if one.there:
-        return f"{one.path}: read before, into {one.folder}"
-    return f"{one.path}: {one.tokens:,} tokens in {one.seconds:,.1f} s into {one.folder}"
+        told = f"{one.path}: read before, into {one.folder}"
+    if one.left_out is not None:
+        begin, end = one.left_out
+        told += f"; warning: characters {begin:,} to {end:,} are left out"
+    return told

@@ -93,10 +93,12 @@ def read(
 
     last = draw_reading(read_steps(found, reader, folder, **options), found.title)
     note_origin(folder, digest)
-    say(
-        f"read {last.total:,} tokens of {found.title} in {last.seconds:,.1f} s "
-        f"({last.speed:,.0f} tokens/s) into {folder}"
-    )
+    if last.resumed == last.total:
+        say(f"{found.title} was read before: {last.total:,} tokens, into {folder}")
+    else:  # both figures with earlier runs, where it was stopped
+        speed = last.total / last.seconds if last.seconds else 0.0
+        spent = f"in {last.seconds:,.1f} s ({speed:,.0f} tokens/s)"
+        say(f"read {last.total:,} tokens of {found.title} {spent} into {folder}")
     _finish(folder, index)
 
 

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from longfocus.errors import READ_ANEW, BookError
+from longfocus.errors import READ_ANEW, BookError, RequestError
 from longfocus.memory.int8 import STEP_BYTES
 from longfocus.memory.sections import Section
 from longfocus.model.config import LongLlamaConfig
@@ -89,8 +89,18 @@ class Reading:
     def by(
         cls, name: str, fingerprint: str, config: LongLlamaConfig, look_back: int | None, packed: bool = False
     ) -> Reading:
-        """Reading by the model of this name, fingerprint and configuration; `packed` into one byte a number."""
+        """Reading by the model of this name, fingerprint and configuration; `packed` into one byte a number.
+
+        Raises:
+            RequestError: No Book is kept in the model's `mem_dtype`.
+        """
         assert config.mem_layers is not None and config.num_key_value_heads is not None and config.head_dim is not None
+        dtype = INT8 if packed else str(config.mem_dtype)
+        if dtype not in _ITEM_BYTES:
+            known = ", ".join(name for name in _ITEM_BYTES if name != INT8)
+            raise RequestError(
+                f"the model's mem_dtype is {dtype}, in which no Book is kept; its config.json may say {known}"
+            )
         return cls(
             model=name,
             fingerprint=fingerprint,
@@ -98,7 +108,7 @@ class Reading:
             memory_layers=tuple(config.mem_layers),
             key_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
-            dtype=INT8 if packed else str(config.mem_dtype),
+            dtype=dtype,
             window=config.window,
             overlap=config.window_overlap,
             sinks=config.sink_tokens,
@@ -117,9 +127,14 @@ class Reading:
         return self.dtype == INT8
 
     @property
+    def item_bytes(self) -> int:
+        """Bytes of one number of a key or a value."""
+        return _ITEM_BYTES[self.dtype]
+
+    @property
     def entry_bytes(self) -> int:
         """Bytes of one entry's key (or value) in one layer."""
-        head = self.head_dim * _ITEM_BYTES[self.dtype] + (STEP_BYTES if self.packed else 0)
+        head = self.head_dim * self.item_bytes + (STEP_BYTES if self.packed else 0)
         return self.key_heads * head
 
 
@@ -148,6 +163,11 @@ class Manifest:
     sections: tuple[Section, ...]
     reading: Reading
     versions: dict[str, str]
+
+    @property
+    def left_out(self) -> tuple[int, int] | None:
+        """Characters cut out of the middle of the document, or None."""
+        return (self.spans[0][1], self.spans[-1][0]) if len(self.spans) > 1 else None
 
     def to_json(self) -> dict[str, Any]:
         """As it is written."""

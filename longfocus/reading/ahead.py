@@ -22,8 +22,7 @@ def look_ahead(loaded: LoadedModel, reading: Reading, tokens: int) -> Ahead:
     fields = loaded.model.config.to_dict()
     shape = shape_of(fields)
     way = way_of(shape, fields, {"look_back": reading.look_back, "top_k": loaded.habits.top_k})
-    if reading.packed:
-        way = replace(way, entry_item=1, entry_step=STEP_BYTES)
+    way = replace(way, entry_item=reading.item_bytes, entry_step=STEP_BYTES if reading.packed else 0)
     device, note = rates_or_reference(cache_dir() / f"cpu-{RATES_FILE}")
     return reading_ahead(shape, way, tokens, device, str(loaded.model.dtype).removeprefix("torch."), note)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from longfocus.errors import BookError, DocumentError, RequestError, UserError
 from longfocus.loading.load import LoadedModel
-from longfocus.memory.layout import MANIFEST, one_line, parse_manifest, parse_progress
+from longfocus.memory.layout import MANIFEST, Manifest, one_line, parse_manifest, parse_progress
 from longfocus.memory.library import shelf_folder
 from longfocus.reading.documents import KNOWN, Document, load_document, suffix_of
 from longfocus.reading.origin import file_hash, note_origin
@@ -109,8 +109,9 @@ class Outcome:
         path: The document.
         folder: Where its Book lies, or would.
         tokens: Read into the Book; 0 where it was not read.
-        seconds: Spent on it by this run.
+        seconds: Spent on it, earlier runs included.
         there: Whether the Book was complete before.
+        left_out: Characters cut out of the middle of the document, or None.
         trouble: Why it could not be read, in one line; empty where it was.
         last: Whether it will not be tried again.
     """
@@ -120,6 +121,7 @@ class Outcome:
     tokens: int = 0
     seconds: float = 0.0
     there: bool = False
+    left_out: tuple[int, int] | None = None
     trouble: str = ""
     last: bool = True
 
@@ -250,9 +252,9 @@ def _read(
     last = None
     try:
         digest, document = file_hash(each.path), load_document(each.path)
-        if _is_read(each.folder, document, loaded):
+        if (before := _read_before(each.folder, document, loaded)) is not None:
             note_origin(each.folder, digest)
-            yield Outcome(each.path, each.folder, there=True)
+            yield Outcome(each.path, each.folder, there=True, left_out=before.left_out)
             return
         for last in read_steps(document, loaded, each.folder, **options):
             yield DocumentProgress(each.path, number, last)
@@ -265,7 +267,7 @@ def _read(
         yield Outcome(each.path, each.folder, trouble=trouble_of(error))
     else:
         assert last is not None
-        yield Outcome(each.path, each.folder, last.total, last.seconds)
+        yield Outcome(each.path, each.folder, last.total, last.seconds, left_out=last.left_out)
 
 
 def trouble_of(error: Exception) -> str:
@@ -279,16 +281,17 @@ def trouble_of(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)}; read it alone to see more"
 
 
-def _is_read(folder: Path, document: Document, loaded: LoadedModel) -> bool:
-    """Whether this is a complete Book of the document by this model, with whichever settings."""
+def _read_before(folder: Path, document: Document, loaded: LoadedModel) -> Manifest | None:
+    """What a complete Book of the document by this model says of it, with whichever settings; None if there is none."""
     if not (folder / MANIFEST).exists():
-        return False
+        return None
     manifest = parse_manifest(folder)
-    return (
+    is_it = (
         manifest.text_sha256 == document.sha256
         and manifest.reading.fingerprint == loaded.reader.fingerprint
         and parse_progress(folder, manifest).tokens == manifest.tokens
     )
+    return manifest if is_it else None
 
 
 def _disk_is_full(error: UserError) -> bool:

@@ -90,6 +90,7 @@ def read_steps(
     Raises:
         BookError: The folder holds something else, is in use, or cannot be written to.
         DocumentError: The document has no text.
+        RequestError: `most` is too small, or no Book is kept in the model's `mem_dtype`.
     """
     loaded = loaded.reader
     depth = loaded.habits.look_back if look_back == "usual" else look_back

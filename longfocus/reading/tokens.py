@@ -61,7 +61,9 @@ def tokenize(document: Document, tokenizer: Any, most: int | None = None, *, fra
     spans: tuple[tuple[int, int], ...] = ((first, last),)
     if most is not None and len(ids) > most:
         head, tail = (most + 1) // 2, most // 2
-        left_out = (first + places[head - 1][1], first + places[len(ids) - tail][0])
+        begin = places[head - 1][1]
+        # several tokens may stand for one character; where the cut falls among them, no character is left out
+        left_out = (first + begin, first + max(begin, places[len(ids) - tail][0]))
         spans = ((first, left_out[0]), (left_out[1], last))
         ids, places = ids[:head] + ids[-tail:], places[:head] + places[-tail:]
     nowhere = [-1] * len(opening)

@@ -68,6 +68,27 @@ def test_a_folder_is_read_once(papers, tiny_model, tmp_path):
     assert all(each.there and not each.trouble and not each.tokens for each in again.values())
 
 
+def test_a_limit_is_told_of_each_document_then_and_later(papers, tiny_model, monkeypatch, capsys):
+    from longfocus.cli import drawing
+    from longfocus.cli.drawing_many import draw_many
+
+    monkeypatch.setattr(drawing.status, "file", None)
+    folders = []
+    cut = outcomes(papers, tiny_model, most=150)
+    later = outcomes(papers, tiny_model)
+    for name, each in cut.items():
+        spans = StoredBook.open(each.folder).manifest.spans
+        left_out = (spans[0][1], spans[1][0]) if len(spans) > 1 else None
+        assert each.left_out == later[name].left_out == left_out
+        assert later[name].there
+    assert [each.left_out is None for each in cut.values()].count(True) < 3
+    for found in (cut, later):
+        draw_many(found.values(), 3, folders.append)
+        for line in capsys.readouterr().err.splitlines():
+            path = Path(line.split(": ")[0])
+            assert ("warning: characters" in line) == (found[path.name].left_out is not None)
+
+
 def test_folders_are_kept_apart_in_a_library(papers, tmp_path):
     (papers / "inner" / "a.txt").write_text("Another a.")
     (papers / "a.html").write_text("<p>A third a.")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+import longfocus
 from longfocus.errors import BookError, DocumentError, RequestError
 from longfocus.memory import writer as writing
 from longfocus.memory.book import StoredBook
@@ -415,6 +417,56 @@ def test_a_limit_leaves_the_middle_out(tiny_document, tiny_model, tmp_path, most
     assert book.text == tiny_document.text, "citations are offsets into all of it"
     inside = book.starts[opening:]
     assert not ((inside >= first) & (inside < last)).any()
+
+
+@pytest.mark.parametrize("less", [1, 2, 3])
+def test_a_cut_within_a_character_of_several_tokens(tiny_model, tmp_path, less):
+    """A fox is four bytes, and a token each: the cut may fall among those of one."""
+    document = Document("Foxes", "🦊" * 30, (0, 30))
+    tokens = tokenize(document, tiny_model.tokenizer)
+    count = len(tokens.ids) - tokens.opening
+    assert count >= 60
+    for most in range(count - less, count - less - 4, -1):
+        folder = tmp_path / str(most)
+        step = read(document, tiny_model, folder, most=most)[-1]
+        book = StoredBook.open(folder)
+        assert len(book.ids) == tokens.opening + most
+        assert 0 < step.left_out[0] <= step.left_out[1] < 30
+        assert book.manifest.left_out == step.left_out
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float8_e4m3fn"])
+def test_a_dtype_in_which_no_book_is_kept(short, tiny_folder, tmp_path, dtype):
+    """Refused before anything is written; packed numbers do not depend on it."""
+    from longfocus.loading.load import load
+
+    loaded = load(tiny_folder, window=64, mem_layers=[1, 2], dtype="float32")
+    loaded.model.config.mem_dtype = dtype
+    with pytest.raises(RequestError, match=f"mem_dtype is {dtype}, .* bfloat16, float16, float32"):
+        read(short, loaded, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_lies_ahead_counts_with_the_books_numbers(short, tiny_folder, tmp_path):
+    from longfocus.loading.load import load
+
+    loaded = load(tiny_folder, window=64, mem_layers=[1, 2], dtype="float32")
+    sizes = {}
+    for dtype in ("bfloat16", "float32"):
+        loaded.model.config.mem_dtype = dtype
+        sizes[dtype] = read(short, loaded, tmp_path / dtype)[0].ahead.book
+    entries = StoredBook.open(tmp_path / "float32").progress.entries
+    assert sizes["float32"] - sizes["bfloat16"] == entries * 2 * 2 * 2 * 16 * 2  # layers, keys and values, heads
+
+
+def test_read_warns_of_what_a_limit_leaves_out(short, tiny_model, tmp_path):
+    for _ in range(2):  # of what was read before as well
+        with pytest.warns(UserWarning, match="Short: .* characters [0-9]+ to [0-9]+ are left out"):
+            book = longfocus.read(short, tiny_model, tmp_path / "b", most=50)
+    assert len(book) < 60
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        longfocus.read(short, tiny_model, tmp_path / "whole")
 
 
 def test_limits_that_leave_nothing_out(short, tiny_model, tmp_path):
