@@ -52,11 +52,13 @@ def untrained(profile: Profile | None) -> BookHabits:
 def training_free(config: LongLlamaConfig, window: int | None = None, profile: Profile | None = None) -> dict[str, Any]:
     """Return the memory fields for a checkpoint without any: mem_layers, window_length and what goes with them.
 
-    A profile says what was found for the model. Without one, memory goes to the layers in which attention was found to
-    fetch facts: in the default model 17 to 23 of 30, and in another one those at the same depth. `window` is the
-    window's length in tokens where the user chose it. Half of it, or the share that the profile says, stays in the next
-    one, sinks included, so that new tokens and earlier ones come in equal blocks of a size that attention kernels like
-    (of 512 tokens by default; 508 take as long as 700).
+    A profile says what was found for the model, or for all of its shape, as one that is shipped does for the default
+    model's. Without one, memory goes to the layers at the depth where attention was first found to fetch facts: 17 to
+    23 of 30, and the same share of others.
+
+    `window` is the window's length in tokens where the user chose it. Half of it, or the share that the profile says,
+    stays in the next one, sinks included, so that new tokens and earlier ones come in equal blocks of a size that
+    attention kernels like (of 512 tokens by default; 508 take as long as 700).
     """
     if profile is None:
         window = window or min(LONGEST_WINDOW, config.window)

@@ -351,8 +351,26 @@ def test_demo(default_model_path):
     command = [sys.executable, "-c", "import longfocus_cli; longfocus_cli.main()", "demo"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "Fortunato" in done.stdout
-    assert done.stdout.count("  [1] ") == 2
+    shown_of_demo(done.stdout)
+
+
+def shown_of_demo(out: str) -> None:
+    """Both questions have an answer, and what is cited stands in the sample, at the characters that are told."""
+    from longfocus.cli.demo import QUESTIONS, SAMPLE
+    from longfocus.reading.documents import load_document
+
+    text = load_document(SAMPLE).text
+    _, *asked = out.split("\n> ")
+    assert len(asked) == len(QUESTIONS)
+    for question, shown in zip(QUESTIONS, asked, strict=True):
+        told, answer, *rest = shown.splitlines()
+        assert told == question
+        assert answer.strip() and not answer.startswith("  [")
+        place = r"^  \[\d\] \d\.\d\d  .*characters ([\d,]+) to ([\d,]+)\n      “(.*)”$"
+        cited = re.findall(place, "\n".join(rest), re.MULTILINE)
+        assert 1 <= len(cited) <= 3
+        for start, end, quoted in cited:
+            assert " ".join(text[int(start.replace(",", "")) : int(end.replace(",", ""))].split()) == quoted
 
 
 def test_what_a_file_holds_cannot_steer_the_terminal(run, book, tiny_folder, home):

@@ -73,7 +73,6 @@ def test_a_limit_is_told_of_each_document_then_and_later(papers, tiny_model, mon
     from longfocus.cli.drawing_many import draw_many
 
     monkeypatch.setattr(drawing.status, "file", None)
-    folders = []
     cut = outcomes(papers, tiny_model, most=150)
     later = outcomes(papers, tiny_model)
     for name, each in cut.items():
@@ -83,7 +82,7 @@ def test_a_limit_is_told_of_each_document_then_and_later(papers, tiny_model, mon
         assert later[name].there
     assert [each.left_out is None for each in cut.values()].count(True) < 3
     for found in (cut, later):
-        draw_many(found.values(), 3, folders.append)
+        draw_many(found.values(), 3, lambda outcome: outcome)
         for line in capsys.readouterr().err.splitlines():
             path = Path(line.split(": ")[0])
             assert ("warning: characters" in line) == (found[path.name].left_out is not None)
