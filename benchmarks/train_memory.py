@@ -1,17 +1,21 @@
 """One LoRA step on one sequence with full attention: the most memory resident and the time, against the length.
 
-    python benchmarks/train_memory.py [--lengths 4096,8192,16384] [--ways plain,ours,disk] [--plot FILE.png]
+    python benchmarks/train_memory.py [--lengths 4096,16384,100000] [--ways trainer,ours] [--plot FILE.png]
 
-Each point is a process of its own, on one thread. Weights are bfloat16, LoRA is Anima's (rank 32 in every linear
-layer), its positions are stretched to the length, and every token has a label.
-    plain   transformers' model and loss with activation checkpointing, as its Trainer runs them
-    ours    the same with the loss, the MLPs, norms and projections over pieces of the sequence, and large pages
-    disk    as ours, with what activation checkpointing keeps in a folder (--folder) in place of memory
+Measured is the most memory that a process had resident, from its start to the end of one step (forward, backward,
+AdamW), and the time of that step. Each point is a process of its own, on one thread. Weights are bfloat16, LoRA is
+Anima's (rank 32 in every linear layer), its positions are stretched to the length, and every token has a label.
+    trainer       transformers' Trainer as it comes: what layers make is stored for their gradients
+    checkpointed  transformers' Trainer with gradient_checkpointing=True
+    ours          layers computed anew as well; the loss, the MLPs, norms and projections over pieces of the sequence,
+                  and large pages
+    disk          as ours, with what each layer takes in a folder (--folder) in place of memory
 Large pages are torch's THP_MEM_ALLOC_ENABLE=1 (Linux). Without it glibc holds on to blocks that were freed, as it cuts
 them from one heap up to 32 MiB: pieces then take as much memory as the whole, though half of it is not in use.
 
-Behind the measured points stands what they lead to at other lengths: memory grows with the length, time with the
-length and its square.
+Lengths go up, for each way, as long as what the shorter ones lead to fits the memory that is available. Where it does
+not, or a process ends for want of memory, that is printed, with what two measured points or more lead to: memory grows
+with the length, time with the length and its square. The plot has the measured points alone.
 """
 
 import argparse
@@ -24,7 +28,8 @@ from pathlib import Path
 
 from own_process import QUIET, tell, told_by
 
-WAYS = ("plain", "ours", "disk")
+WAYS = ("trainer", "checkpointed", "ours", "disk")
+TRAINER = ("trainer", "checkpointed")
 LENGTHS = (4096, 8192, 16384, 32768, 65536, 100_000)
 
 
@@ -62,30 +67,63 @@ def point(way: str, length: int, model_folder: Path, folder: Path, tokens: int) 
     config = position_interpolation(AutoConfig.from_pretrained(model_folder), length)
     bare = AutoModelForCausalLM.from_pretrained(model_folder, config=config, dtype=torch.bfloat16)
     model = get_peft_model(bare, lora()).train()
-    bare.activation_checkpointing_enable()
-    if way != "plain":
-        run_in_pieces(model, tokens, POINTWISE)
-    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-4)
     ids = torch.randint(3, config.vocab_size, (1, length))
-    inputs = {"input_ids": ids, "labels": ids}
+    if way in TRAINER:
+        seconds, loss = trainer_step(model, ids, folder, checkpointing=way == "checkpointed")
+        return {"length": length, "gigabytes": most_gigabytes(), "seconds": seconds, "loss": loss}
+    bare.activation_checkpointing_enable()
+    run_in_pieces(model, tokens, POINTWISE)
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-4)
     start = time.perf_counter()
     with saved_on_disk(folder) if way == "disk" else contextlib.nullcontext():
-        loss = model(**inputs, use_cache=False).loss if way == "plain" else compute_loss(model, inputs)
+        loss = compute_loss(model, {"input_ids": ids, "labels": ids})
     loss.backward()
     optimizer.step()
     seconds = time.perf_counter() - start
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"length": length, "gigabytes": most / 1e9, "seconds": seconds, "loss": loss.item()}
+    return {"length": length, "gigabytes": most_gigabytes(), "seconds": seconds, "loss": loss.item()}
 
 
-def measured(way: str, length: int, arguments: argparse.Namespace) -> dict[str, float]:
+def trainer_step(model, ids, folder: Path, *, checkpointing: bool) -> tuple[float, float]:
+    """Seconds and loss of one step of transformers' Trainer, told nothing but to take one and to write nothing."""
+    from transformers import Trainer, TrainingArguments
+
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=1,
+        per_device_train_batch_size=1,
+        gradient_checkpointing=checkpointing,
+        use_cpu=True,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )
+    rows = [{"input_ids": ids[0], "labels": ids[0]}]
+    done = Trainer(model=model, args=arguments, train_dataset=rows).train()
+    return done.metrics["train_runtime"], done.training_loss
+
+
+def most_gigabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def measured(way: str, length: int, arguments: argparse.Namespace) -> dict[str, float] | None:
+    """A point; None where there was too little memory for it."""
     options = ["--point", way, "--lengths", str(length), "--model", str(arguments.model)]
     options += ["--folder", str(arguments.folder), "--tokens", str(arguments.tokens)]
-    pages = {} if way == "plain" else {"THP_MEM_ALLOC_ENABLE": "1"}  # torch looks at it once, when it is imported
+    pages = {} if way in TRAINER else {"THP_MEM_ALLOC_ENABLE": "1"}  # torch looks at it once, when it is imported
     try:
         return told_by(__file__, *options, **QUIET, OMP_NUM_THREADS="1", **pages)
     except RuntimeError as error:
+        if any(words in str(error) for words in ("out of memory", "can't allocate memory", "MemoryError")):
+            return None
         raise SystemExit(f"{way} at {length} tokens {error}") from None
+
+
+def available_gigabytes() -> float:
+    from longfocus.planning.machine import memory_here
+
+    here = memory_here()
+    return float("inf") if here is None else here.available / 1e9
 
 
 def led_to(points: list[dict[str, float]], length: int) -> tuple[float, float]:
@@ -116,7 +154,7 @@ def draw(found: dict[str, list[dict[str, float]]], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", default="4096,8192,16384", help="of sequences, in tokens")
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="of sequences, in tokens")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--model", type=Path, help="a folder; without it, the default model")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for `disk`, on a real disk")
@@ -128,7 +166,7 @@ def main() -> None:
         from longfocus.loading.default_model import default_model_dir
 
         arguments.model = default_model_dir()
-    lengths = [int(length) for length in arguments.lengths.split(",")]
+    lengths = sorted(int(length) for length in arguments.lengths.split(","))
     if arguments.point:
         tell(point(arguments.point, lengths[0], arguments.model, arguments.folder, arguments.tokens))
         return
@@ -136,17 +174,23 @@ def main() -> None:
     for name, figure in anima_figures().items():
         print(f"  {name:<42} {figure:9.2f}")
     found: dict[str, list[dict[str, float]]] = {}
-    print(f"\n{'way':<6} {'tokens':>8} {'GB':>7} {'seconds':>9} {'loss':>9}")
+    print(f"\n{'way':<12} {'tokens':>8} {'GB':>7} {'seconds':>9} {'loss':>9}")
     for way in arguments.ways.split(","):
-        found[way] = []
+        found[way] = points = []
+        fits = True
         for length in lengths:
-            new = measured(way, length, arguments)
-            found[way].append(new)
-            print(f"{way:<6} {length:>8} {new['gigabytes']:7.2f} {new['seconds']:9.1f} {new['loss']:9.4f}", flush=True)
-        for length in LENGTHS if len(lengths) > 1 else ():
-            if length > max(lengths):
-                memory, seconds = led_to(found[way], length)
-                print(f"{way:<6} {length:>8} {memory:7.2f} {seconds:9.1f}           (led to, not measured)")
+            memory, seconds = led_to(points, length) if len(points) > 1 else (0.0, 0.0)
+            room = available_gigabytes()
+            fits = fits and memory <= room
+            new = measured(way, length, arguments) if fits else None
+            if new is not None:
+                points.append(new)
+                line = f"{new['gigabytes']:7.2f} {new['seconds']:9.1f} {new['loss']:9.4f}"
+            else:
+                led = f"{memory:7.2f} {seconds:9.1f}           led to, not measured; " if len(points) > 1 else ""
+                line = f"{led}does not fit the {room:.1f} GB that are available"
+                fits = False
+            print(f"{way:<12} {length:>8} {line}", flush=True)
     draw(found, arguments.plot)
 
 
