@@ -1,7 +1,7 @@
 """What each kind of memory finds in a long text, what it takes, and what it costs.
 
     python benchmarks/memories.py NOVEL.txt
-    python benchmarks/memories.py NOVEL.book --kinds top-k,ivf --layers 20 --k 16,128
+    python benchmarks/memories.py NOVEL.book --kinds top-k,ivf --layers 14 --k 16,128
 
 A text is read into a Book first, with the default model; a Book that is there is used as it is. Queries are those of
 questions behind the Book (--question, any number) and of the document's last tokens. Recall is of the k best entries,
@@ -78,7 +78,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         session = opened(args.source, Path(scratch))
         book, model = session.book, session.loaded.reader.model.model
-        layers = [int(each) for each in args.layers.split(",")] if args.layers else book.manifest.reading.memory_layers
+        there = book.manifest.reading.memory_layers
+        layers = tuple(int(each) for each in args.layers.split(",")) if args.layers else there
+        if not set(layers) <= set(there):
+            parser.error(f"--layers {args.layers}: this Book has memory in layers {', '.join(map(str, there))}")
         asked = [session.question_ids(question) for question in args.question or QUESTIONS]
         heard = [questions_or_last_words(model, book, ids, session.state, args.queries) for ids in (asked, [])]
         sources = ("questions", "its end")

@@ -49,7 +49,7 @@ SETTINGS = {
     "read-65536": Setting("read", 65_536, long=True),
     "read-window-512": Setting("read", 8192, window=512),
     "read-window-2048": Setting("read", 8192, window=2048),
-    "read-four-layers": Setting("read", 8192, layers=(9, 14, 15, 18)),
+    "read-seven-layers": Setting("read", 8192, layers=tuple(range(17, 24))),
     "read-looking-back": Setting("read", 8192, look_back=None),
     "ask-8192": Setting("ask", 8192),
     "ask-65536": Setting("ask", 65_536, long=True),
@@ -67,16 +67,17 @@ def planned(name: str, setting: Setting, model: str | None, given: dict) -> dict
     """Bytes and seconds by the planner; `given` is what the measurement was about, as it turned out."""
     import longfocus_cli  # noqa: F401 - then longfocus leaves torch out, and this process stays small
     from longfocus.loading.cache import cache_dir
-    from longfocus.loading.shapes import find_shape
+    from longfocus.loading.shapes import find_shape, way_with_memory
     from longfocus.planning import counted, times, training
     from longfocus.planning.rates import RATES_FILE, REFERENCE, read_rates
-    from longfocus.planning.ways import full_way, usual_way
+    from longfocus.planning.ways import full_way
 
-    shape = find_shape(model).shape
+    found = find_shape(model)
+    shape = found.shape
     device = read_rates(cache_dir() / f"cpu-{RATES_FILE}") or REFERENCE
     dtype = given["dtype"]
     item, rates = {"bfloat16": 2, "float32": 4}[dtype], device.rates_of(dtype)
-    way = usual_way(shape, memory_layers=setting.layers, window=setting.window)
+    way = way_with_memory(found, setting.layers, setting.window, adapter=False)  # as `load` with adapter=None
     way = replace(way, look_back=setting.look_back)
     tokens = given["tokens"]
     if setting.job == "read":

@@ -8,7 +8,8 @@ Shapes: G key heads, H query heads of each, T queries, K noted entries, S tokens
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ NOTED = 16
 """Entries noted for each query and head, where the memory itself does not choose."""
 
 TOGETHER = 16
-"""Single queries that are noted at a time: keys are read once for all of them, not once more for each token."""
+"""Single queries of a row that are noted at a time: keys are read once for all of them, not once for each token."""
 
 _SCORES = 1 << 26  # most scores held at a time
 
@@ -95,22 +96,27 @@ class AttentionAccount:
     def answer(self) -> Tally:
         """By what chose the answer's tokens; the first one is chosen at the question's end."""
         for layer in list(self._waiting):
-            self._settle(layer)
+            self.settle([self], layer)
         return self._answer
 
-    def later(self, watched: WatchedMemory, query: Tensor, scale: float, lse: Tensor) -> None:
-        """Note what chose a token, by its query [1, H, 1, D] and lse [1, H, 1], when there are enough of them."""
+    def later(self, watched: WatchedMemory, query: Tensor, scale: float, lse: Tensor) -> bool:
+        """Keep what chose a token, by its query [1, H, 1, D] and lse [1, H, 1]; whether there is enough to `settle`."""
         waiting = self._waiting.setdefault(watched.layer, [])
         waiting.append((watched, query, scale, lse))
-        if len(waiting) == TOGETHER:
-            self._settle(watched.layer)
+        return len(waiting) >= TOGETHER
 
+    @staticmethod
     @torch.inference_mode()
-    def _settle(self, layer: int) -> None:
-        watched, queries, scales, lses = zip(*self._waiting.pop(layer), strict=True)
-        # what came behind the document differs between them, the document's part does not
-        for places, shares in watched[0].most_attended(torch.cat(queries, dim=2), scales[0], torch.cat(lses, dim=2)):
-            self._answer.add(places, shares, layer)
+    def settle(accounts: Sequence[AttentionAccount], layer: int) -> None:
+        """Note what accounts of one document have kept for later; keys are read once for all of them."""
+        rows, scale = [], 0.0
+        for account in accounts:
+            watched, queries, (scale, *_), lses = zip(*account._waiting.pop(layer), strict=True)
+            # what came behind the document differs between them, the document's part does not
+            rows.append(Noticed(watched[0], torch.cat(queries, dim=2), torch.cat(lses, dim=2)))
+        for account, found in zip(accounts, _most_attended(rows, scale), strict=True):
+            for places, shares in found:
+                account._answer.add(places, shares, layer)
 
     def noting_from(self, first: int, layer: int) -> Chosen:
         """What notes a layer's entries and their shares, both [G, H, T, K], where entry 0 is token `first`."""
@@ -143,16 +149,16 @@ class WatchedMemory(AroundMemory):
     def __init__(
         self, inner: Memory, account: AttentionAccount, layer: int, first: int, entries: int, window: Tensor | None
     ) -> None:
-        super().__init__(_reporting(inner, account.noting_from(first, layer)))
-        self._account = account
+        super().__init__(reporting(inner, account.noting_from(first, layer)))
+        self.account = account
         self.layer = layer
-        self._first = first
+        self.first = first
         self._entries = entries
         self._window = window
 
     def noted_in(self, account: AttentionAccount) -> WatchedMemory:
         """The same memory, kept account of elsewhere."""
-        return WatchedMemory(self.inner, account, self.layer, self._first, self._entries, self._window)
+        return WatchedMemory(self.inner, account, self.layer, self.first, self._entries, self._window)
 
     def append(self, keys: Tensor, values: Tensor, keep: Tensor | None) -> WatchedMemory:
         """See `Memory.append`; what is added is not the document's and not counted."""
@@ -160,7 +166,7 @@ class WatchedMemory(AroundMemory):
         if isinstance(inner, DenseMemory):  # would grow; what is the document's must stay apart
             inner = ChainedMemory(inner, dtype=inner.entries().keys.dtype)
         inner = inner.append(keys, values, keep)
-        return WatchedMemory(inner, self._account, self.layer, self._first, self._entries, self._window)
+        return WatchedMemory(inner, self.account, self.layer, self.first, self._entries, self._window)
 
     def attend(self, query: Tensor, scale: float) -> Part:
         """See `Memory.attend`."""
@@ -169,33 +175,32 @@ class WatchedMemory(AroundMemory):
     def attended(self, query: Tensor, scale: float, lse: Tensor) -> None:
         """See `Memory.attended`."""
         self.inner.attended(query, scale, lse)
-        if not self._account.notes_question:
-            query, lse = query[:, :, -1:], lse[:, :, -1:]
-        if query.shape[2] == 1:
-            self._account.later(self, query, scale, lse)
-            return
-        for places, shares in self.most_attended(query, scale, lse):
-            self._account.note(places, shares, self.layer)
+        note_rows([Noticed(self, query, lse)], scale)
 
-    def most_attended(self, query: Tensor, scale: float, lse: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The document's tokens that queries attended to most and the shares that they got, both [G, H, T, K].
+    def in_memory(self, query: Tensor, scale: float, lse: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The document's tokens in memory that queries attended to most, and their shares, both [G, H, T, K].
 
-        Those in memory, unless it chooses and so reports them itself; then those in the window, where they count.
+        None where nothing of it is there, and where the memory chooses and so reports itself.
 
         Args:
             query: [1, H, T, D].
             scale: Factor on the scores.
             lse: Over window and memory, [1, H, T].
         """
-        if not self.chooses and self._entries:
-            # the document's part alone: laying it out with what came behind would copy it
-            read = self.inner.first if isinstance(self.inner, ChainedMemory) else self.inner
-            entries, shares = _most_attended(query, held_by(read), scale, lse)
-            yield entries + self._first, shares
+        if self.chooses or not self._entries:
+            return None
+        # the document's part alone: laying it out with what came behind would copy it
+        read = self.inner.first if isinstance(self.inner, ChainedMemory) else self.inner
+        entries, shares = _best(query, held_by(read), scale, lse)
+        return entries + self.first, shares
+
+    def in_window(self, query: Tensor, scale: float, lse: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The same of the document's tokens in the window; None where they are not counted."""
         window = self._window
-        if window is not None and window.shape[2] and self._account.window_counts:
-            entries, shares = _most_attended(query, PlainHeld(Entries(window, window, None)), scale, lse)
-            yield entries + self._first + self._entries, shares
+        if window is None or not window.shape[2] or not self.account.window_counts:
+            return None
+        entries, shares = _best(query, PlainHeld(Entries(window, window, None)), scale, lse)
+        return entries + self.first + self._entries, shares
 
     @property
     def chooses(self) -> bool:
@@ -208,13 +213,68 @@ class WatchedMemory(AroundMemory):
         return self.inner.select(rows)
 
 
-def _reporting(memory: Memory, note: Chosen) -> Memory:
+class Noticed(NamedTuple):
+    """What a row asked of a memory that is kept account of.
+
+    Attributes:
+        watched: The memory.
+        query: The row's queries, [1, H, T, D].
+        lse: Over window and memory, [1, H, T].
+    """
+
+    watched: WatchedMemory
+    query: Tensor
+    lse: Tensor
+
+
+def note_rows(rows: Sequence[Noticed], scale: float) -> None:
+    """Note what rows attended to, each in its own account.
+
+    Args:
+        rows: Their memories are of one layer, and the same but for the account: keys are read once for all rows.
+        scale: Factor on the scores.
+    """
+    several, due = [], []
+    for watched, query, lse in rows:
+        if not watched.account.notes_question:
+            query, lse = query[:, :, -1:], lse[:, :, -1:]
+        if query.shape[2] != 1:
+            several.append(Noticed(watched, query, lse))
+        elif watched.account.later(watched, query, scale, lse):
+            due.append(watched.account)
+    if due:
+        AttentionAccount.settle(due, rows[0].watched.layer)
+    for (watched, _, _), found in zip(several, _most_attended(several, scale), strict=True):
+        for places, shares in found:
+            watched.account.note(places, shares, watched.layer)
+
+
+def _most_attended(rows: Sequence[Noticed], scale: float) -> list[list[tuple[Tensor, Tensor]]]:
+    """For each row the document's tokens that got most, and their shares: in memory, and in the window if it counts."""
+    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in rows]
+    if not rows:
+        return found
+    query, lse = (torch.cat(parts, dim=2) for parts in ([row.query for row in rows], [row.lse for row in rows]))
+    sizes = [row.query.shape[2] for row in rows]
+    best = rows[0].watched.in_memory(query, scale, lse)
+    if best is not None:
+        for row, places, shares in zip(found, *(each.split(sizes, dim=2) for each in best), strict=True):
+            row.append((places, shares))
+    for each, row in zip(found, rows, strict=True):
+        best = row.watched.in_window(row.query, scale, row.lse)
+        if best is not None:
+            each.append(best)
+    return found
+
+
+def reporting(memory: Memory, note: Chosen) -> Memory:
+    """A memory that tells `note` what it chooses, if it does; else as it is."""
     if isinstance(memory, ChainedMemory) and isinstance(memory.first, ChoosingMemory):
         return ChainedMemory(memory.first.reporting(note), memory.second, memory.dtype)
     return memory.reporting(note) if isinstance(memory, ChoosingMemory) else memory
 
 
-def _most_attended(query: Tensor, held: Held, scale: float, lse: Tensor) -> tuple[Tensor, Tensor]:
+def _best(query: Tensor, held: Held, scale: float, lse: Tensor) -> tuple[Tensor, Tensor]:
     """The entries with the largest shares for the queries of a row, and those shares, both [G, H, T, K]."""
     groups, (_, heads, queries, dim) = held.heads, query.shape
     grouped = query.reshape(groups, -1, dim)

@@ -1,5 +1,8 @@
 """The memory of several questions at once: what they share is read once for all of them, and each has its own account.
 
+Keys are scored for the queries of all rows in one pass (in several where there are very many scores), whether every
+entry counts or each query's best ones; so they are for the accounts.
+
 Shapes: B rows, H query heads, G key heads, T new tokens, N entries, D head_dim.
 """
 
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from longfocus.asking.account import AttentionAccount, WatchedMemory
+from longfocus.asking.account import AttentionAccount, Noticed, WatchedMemory, note_rows, reporting
 from longfocus.model.attend import Part, merge
 from longfocus.model.cache import LongLlamaCache
 from longfocus.model.memory import ChainedMemory, DenseMemory, Entries, Memory
@@ -34,6 +37,7 @@ class WatchedRows(Memory):
         self._watched = tuple(watched)
         self._tokens = tuple(tokens)
         self._behind = behind
+        self._asked: tuple[Memory, list[tuple[Tensor, Tensor]]] | None = None  # a memory that chose, and what it told
 
     def __len__(self) -> int:
         return len(self._watched[0]) + (0 if self._behind is None else len(self._behind))
@@ -53,28 +57,40 @@ class WatchedRows(Memory):
         return WatchedRows(self._watched, self._tokens, behind)
 
     def attend(self, query: Tensor, scale: float) -> Part:
-        """See `Memory.attend`. A memory of which every query sees all is read once; one that chooses, by each row."""
+        """See `Memory.attend`; keys are read once for all rows, also where each of their queries has its own chosen."""
         shared = self._watched[0].inner
-        if self._watched[0].chooses:
-            parts = [self._alone(row, query, scale) for row in range(self.rows)]
-            part = torch.cat([output for output, _ in parts]), torch.cat([lse for _, lse in parts])
-        else:
-            part = shared.attend(query, scale)
+        part = self._chosen(query, scale) if self._watched[0].chooses else shared.attend(query, scale)
         return part if self._behind is None else merge([part, self._behind.attend(query, scale)])
 
-    def _alone(self, row: int, query: Tensor, scale: float) -> Part:
-        """What one row gets [1, H, T, D]; its padding asks for nothing, and is not reported."""
-        asking = slice(max(query.shape[2] - self._tokens[row], 0), None)
-        output, lse = torch.zeros_like(query[:1]), query.new_full((1, *query.shape[1:3]), float("-inf")).float()
-        inner = self._watched[row].inner
-        output[:, :, asking], lse[:, :, asking] = inner.attend(query[row : row + 1, :, asking], scale)
+    def _chosen(self, query: Tensor, scale: float) -> Part:
+        """What a memory that chooses gives, for the queries of all rows as if they were one's; padding asks nothing."""
+        told: list[tuple[Tensor, Tensor]] = []
+        shared = reporting(self._watched[0].inner, lambda chosen, shares: told.append((chosen, shares)))
+        found = shared.attend(torch.cat(self._asking(query), dim=2), scale)
+        self._asked = shared, told
+        output, lse = torch.zeros_like(query), query.new_full(query.shape[:3], float("-inf"), dtype=torch.float32)
+        for whole, asked in zip((output, lse), found, strict=True):
+            parts = self._asking(whole)
+            for place, part in zip(parts, asked.split([place.shape[2] for place in parts], dim=2), strict=True):
+                place.copy_(part)
         return output, lse
+
+    def _asking(self, tensor: Tensor) -> list[Tensor]:
+        """Each row [1, H, T, ...] of [B, H, T, ...] without its padding; views."""
+        padding = [max(tensor.shape[2] - tokens, 0) for tokens in self._tokens]
+        return [tensor[row : row + 1, :, first:] for row, first in enumerate(padding)]
 
     def attended(self, query: Tensor, scale: float, lse: Tensor) -> None:
         """See `Memory.attended`."""
-        for row, watched in enumerate(self._watched):
-            asking = slice(max(query.shape[2] - self._tokens[row], 0), None)
-            watched.attended(query[row : row + 1, :, asking], scale, lse[row : row + 1, :, asking])
+        queries, lses = self._asking(query), self._asking(lse)
+        if self._asked is not None:
+            (shared, told), self._asked = self._asked, None
+            shared.attended(torch.cat(queries, dim=2), scale, torch.cat(lses, dim=2))
+            sizes = [each.shape[2] for each in queries]
+            for found in told:
+                for watched, *row in zip(self._watched, *(each.split(sizes, dim=2) for each in found), strict=True):
+                    watched.account.note(row[0] + watched.first, row[1], watched.layer)
+        note_rows([Noticed(*row) for row in zip(self._watched, queries, lses, strict=True)], scale)
 
     def entries(self) -> Entries:
         """See `Memory.entries`."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 ITEM = 2
 """Bytes of a number, the fewest that a model is computed in: what is refused would not fit in any type."""
-_PACKED = {"int4": 0.625, "int8": 1.25}
-"""Bytes of a packed number, with its share of a group's step and offset."""
 
 
 def check_reading(
@@ -59,14 +57,26 @@ def check_reading(
 
 
 def check_serving(
-    model: str | None, memory_layers: Sequence[int] | None, window: int | None, quantize: str, max_tokens: int
+    model: str | None,
+    memory_layers: Sequence[int] | None,
+    window: int | None,
+    quantize: str,
+    max_tokens: int,
+    at_once: int,
 ) -> None:
     """Tell what serving needs, with as many questions at once as are answered together and the longest Book there is.
+
+    Args:
+        model: The model's name, as for `load`.
+        memory_layers: In place of its own.
+        window: In place of its own.
+        quantize: How weights are packed for writing, as for `for_writing`.
+        max_tokens: Most tokens of an answer.
+        at_once: Most answers that are written together.
 
     Raises:
         RequestError: There is too little memory.
     """
-    from longfocus.asking.together import AT_ONCE
     from longfocus.memory.library import list_books
     from longfocus.planning import counted
     from longfocus.planning.ahead import check_memory
@@ -80,12 +90,13 @@ def check_serving(
     longest = max((listed.tokens for listed in list_books()), default=way.window)
     device, room, bound = _machine()
     answer = min(max_tokens, Limits().usual_tokens)
-    needed = counted.asking(shape, way, longest, QUESTION, answer, device, ITEM, AT_ONCE).total
+    needed = counted.asking(shape, way, longest, QUESTION, answer, device, ITEM, at_once).total
     needed += Limits().open_books * counted.kept_keys(shape, shape.layers, way.staying, ITEM)
-    needed += int(_PACKED.get(quantize, 0.0) * shape.parameters)
-    check_memory(f"answering {AT_ONCE} questions at once", needed, room, bound, _smaller("--window"))
+    needed += counted.packed_weights(shape, _packing(model, quantize, device))
+    smaller = "take a smaller model, --window or --at-once; `longfocus plan` tells what would fit"
+    check_memory(f"answering {at_once} questions at once", needed, room, bound, smaller)
     free = f" of {gibibytes(room)} that are available" if room is not None else ""
-    say(f"{AT_ONCE} questions at once take about {gibibytes(needed)}{free}")
+    say(f"{at_once} questions at once take about {gibibytes(needed)}{free}")
 
 
 def check_training(recipe: str, fields: Mapping[str, Any]) -> None:
@@ -199,16 +210,24 @@ def _shape_and_way(
     model: str | Path | None, memory_layers: Sequence[int] | None, window: int | None
 ) -> tuple[Shape, Way] | None:
     """What is known of a model before it is loaded; None where that is too little."""
-    from longfocus.loading.shapes import find_shape
-    from longfocus.planning.ways import usual_way, way_of
+    from longfocus.loading.shapes import find_shape, way_with_memory
 
     try:
         found = find_shape(model)
-        if found.memory is None or memory_layers is not None or window is not None:
-            return found.shape, usual_way(found.shape, memory_layers=memory_layers, window=window)
-        return found.shape, way_of(found.shape, found.memory, found.habits or {})
+        return found.shape, way_with_memory(found, memory_layers, window)
     except UserError:
         return None
+
+
+def _packing(model: str | None, quantize: str, device: Device) -> str:
+    """How weights will be packed: as it is told, or, where that is left to the model, as its file tells."""
+    from longfocus.loading.packed_weights import AUTO, NONE, packs_by_itself
+    from longfocus.loading.shapes import find_shape
+
+    if quantize != AUTO:
+        return quantize
+    source = Path(find_shape(model).source)
+    return "int4" if device.kind == "cpu" and source.is_file() and packs_by_itself(source) else NONE
 
 
 def _machine() -> tuple[Device, int | None, str]:

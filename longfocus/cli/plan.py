@@ -127,12 +127,9 @@ def _device(text: str, measure: bool) -> "Device":
 def _ways(found: "FoundShape", memory_layers: str | None, window: int | None) -> list["Way"]:
     """The ways with memory that the model goes: its own, as it was trained, or the usual one."""
     from longfocus.loading.layer_numbers import layer_numbers
-    from longfocus.planning.ways import usual_way, way_of
+    from longfocus.loading.shapes import way_with_memory
 
-    layers = layer_numbers(memory_layers)
-    if found.memory is None or layers is not None or window is not None:
-        return [usual_way(found.shape, memory_layers=layers, window=window)]
-    return [way_of(found.shape, found.memory, found.habits or {})]
+    return [way_with_memory(found, layer_numbers(memory_layers), window)]
 
 
 def _lesson(kind: str, tokens: int | None, rank: int | None, rows: int | None) -> "Lesson":

@@ -64,7 +64,7 @@ def serve(
 
     access = access_for(host, _keys(key_file), tuple(allow_host or ()), tuple(proxy or ()))
     layers = layer_numbers(memory_layers)
-    check_serving(model, layers, window, quantize, max_tokens)
+    check_serving(model, layers, window, quantize, max_tokens, at_once)
     with waiting("loading the model"):
         from longfocus.loading.load import load
         from longfocus.loading.packed_weights import for_writing

@@ -11,18 +11,21 @@ packed when they are first needed, which is behind the first token of an answer.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from longfocus.errors import RequestError
+from longfocus.errors import CheckpointError, RequestError
 from longfocus.loading.packed_matrix import GROUP, Bits, PackedMatrix, kernel_trouble, refuse_without_kernel
 from longfocus.loading.placing import fitting_dtype
+from longfocus.loading.weights import find_weights, open_weights
 from longfocus.model.cache import LayerState
 from longfocus.model.layers import LongLlamaDecoderLayer, Rotary
 from longfocus.model.modeling import LongLlamaForCausalLM
@@ -36,7 +39,12 @@ AUTO, NONE = "auto", "none"
 """Packed where nothing is rounded by it that was not rounded before, and never packed."""
 
 FEW = {4: 12, 8: 6}
-"""By bits: tokens up to which packed products are quicker than the model's (`benchmarks/write.py --products`)."""
+"""By bits: tokens up to which packed products are quicker than the model's (`benchmarks/packed.py`)."""
+
+_LOOKED_AT = 16
+"""Rows of a matrix that tell whether it was packed before."""
+_FIRST = re.compile(r"\blayers\.0\..*_proj\.weight$")
+_GGUF_FIRST = ("blk.0.attn_", "blk.0.ffn_")
 
 
 def for_writing(loaded: LoadedModel, quantize: str = AUTO, finer: Collection[str] | None = None) -> LoadedModel:
@@ -111,7 +119,28 @@ def _gains(loaded: LoadedModel) -> bool:
     )
 
 
-def was_packed(weight: Tensor, rows: int = 16) -> bool:
+def packs_by_itself(source: Path) -> bool:
+    """Whether a checkpoint that is not loaded yet would be packed with "auto", as far as its file tells; on a CPU.
+
+    Args:
+        source: Its `config.json`, or a GGUF file.
+    """
+    if kernel_trouble() is not None:
+        return False
+    if source.suffix.lower() == ".gguf":
+        from gguf import GGUFReader
+
+        kinds = [each.tensor_type.name for each in GGUFReader(source).tensors if each.name.startswith(_GGUF_FIRST)]
+        return all(kind.startswith("Q4") for kind in kinds if not kind.startswith("F"))
+    try:
+        with open_weights(find_weights(source.parent)) as tensors:
+            first = [held for name, held in tensors.items() if _FIRST.search(name)]
+            return bool(first) and all(was_packed(held[:_LOOKED_AT]) for held in first)
+    except (CheckpointError, RuntimeError):  # told by what loads it; a group that a row does not fill is not packed
+        return False
+
+
+def was_packed(weight: Tensor, rows: int = _LOOKED_AT) -> bool:
     """Whether the numbers of a matrix [N, K] once had 4 bits each: no more than 16 different ones in any group."""
     groups = weight[:rows].unflatten(1, (-1, GROUP)).sort(dim=-1).values
     return int((groups.diff(dim=-1) != 0).sum(dim=-1).max()) < 16

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,21 @@ from longfocus.loading.catalogue import MODEL_TABLE
 from longfocus.loading.default_model import DEFAULT_MODEL
 from longfocus.planning.known_shapes import SHAPES
 from longfocus.planning.shapes import Shape, shape_of
+from longfocus.planning.ways import Way, usual_way, way_of
 
 _CONFIG, _NOTE = "config.json", "memory.json"
 _ADAPTERS = Path(__file__).parent.parent / "adapters"
+_PROFILES = Path(__file__).parent.parent / "profiles"
+_PROFILED = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "wide": "intermediate_size",
+    "heads": "num_attention_heads",
+    "key_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "vocabulary": "vocab_size",
+    "context": "max_position_embeddings",
+}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _GGUF_FIELDS = {
     "hidden_size": "embedding_length",
@@ -43,7 +55,8 @@ class FoundShape:
         shape: Its shape.
         source: The file that it was read from, or "known by name".
         memory: Fields of memory that an adapter, or the checkpoint itself, was trained with; None for none.
-        habits: How it then reads and asks.
+        habits: How it then reads and asks; empty where the checkpoint itself was trained.
+        rope_theta: Base of its rotations, which tells generations of one shape apart; None where it is not known.
     """
 
     name: str
@@ -51,6 +64,55 @@ class FoundShape:
     source: str
     memory: Mapping[str, Any] | None = None
     habits: Mapping[str, Any] | None = None
+    rope_theta: float | None = None
+
+
+def way_with_memory(
+    found: FoundShape,
+    memory_layers: Sequence[int] | None = None,
+    window: int | None = None,
+    *,
+    adapter: bool = True,
+) -> Way:
+    """How `longfocus read` and `longfocus ask` use a model, as `longfocus.load` sets it up.
+
+    As it was trained, or its adapter was; else by the profile that comes with the package for models of its shape; else
+    as any other. What `longfocus probe` found on this machine is not looked for, since that needs the weights.
+
+    Args:
+        found: The model.
+        memory_layers: In place of its own; an adapter that was trained with others is then left out.
+        window: In place of its own.
+        adapter: Whether the adapter that comes with it is used.
+
+    Raises:
+        RequestError: Layers that it has not, or a window that does not fit.
+    """
+    trained = found.memory if adapter or not found.habits else None
+    other = memory_layers is not None and trained is not None and list(memory_layers) != trained.get("mem_layers")
+    if trained is not None and not (other and found.habits):
+        asked = {"mem_layers": memory_layers, "window_length": window}
+        fields = {**trained, **{name: value for name, value in asked.items() if value is not None}}
+        return way_of(found.shape, fields, found.habits or {})
+    profile = _shipped_profile(found)
+    if profile is None or (found.memory is not None and not found.habits):
+        return usual_way(found.shape, memory_layers=memory_layers, window=window)
+    size = window or min(profile["window"], found.shape.longest_window)
+    staying = size * (profile["overlap"] + profile["sinks"]) // profile["window"]
+    layers = profile["memory_layers"] if memory_layers is None else memory_layers
+    way = usual_way(found.shape, memory_layers=layers, window=size, staying=staying)
+    return replace(way, top_k=profile["top_k"])
+
+
+def _shipped_profile(found: FoundShape) -> dict[str, Any] | None:
+    """The profile that comes with the package for models of this shape."""
+    for path in sorted(_PROFILES.glob("*.json")):
+        profile = _read_json(path)
+        known = profile["of"]["shape"]
+        theta = found.rope_theta in (None, known["rope_theta"])
+        if theta and all(getattr(found.shape, ours) == known[theirs] for ours, theirs in _PROFILED.items()):
+            return profile
+    return None
 
 
 def find_shape(name: str | Path | None) -> FoundShape:
@@ -92,10 +154,16 @@ _KNOWN = "known by name"
 def _of_folder(folder: Path, name: str) -> FoundShape:
     path = folder / _CONFIG
     fields = _read_json(path)
-    found = FoundShape(name, shape_of(fields, folder), str(path))
+    found = FoundShape(name, shape_of(fields, folder), str(path), rope_theta=_theta(fields))
     if fields.get("mem_layers"):
         return replace(found, memory=fields, habits={})
     return _with_note(found, folder / _NOTE)
+
+
+def _theta(fields: Mapping[str, Any]) -> float | None:
+    inner = fields.get("rope_parameters")
+    told = inner.get("rope_theta") if isinstance(inner, dict) else fields.get("rope_theta")
+    return float(told) if isinstance(told, int | float) else None
 
 
 def _with_note(found: FoundShape, path: Path) -> FoundShape:

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -188,11 +188,15 @@ class BookWriter:
         return self._files[name]
 
     def finish(self) -> None:
-        """See that everything is on the disk, not only with the operating system."""
+        """See that everything is on the disk, not only with the operating system.
+
+        Once, at the end: a Book that is half read when the power fails may have to be read again, and says so.
+        """
         with _disk_errors(self.folder):
             for file in self._files.values():
                 file.flush()
-                os.fsync(file.fileno())
+            progress = self.progress
+            _bring_to_disk(self.folder, (MANIFEST, PROGRESS, TEXT, TOKENS, *progress.checksums, *progress.state_files))
             note_verified(self.folder, self.manifest)
 
     def close(self) -> None:
@@ -210,6 +214,20 @@ class BookWriter:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _bring_to_disk(folder: Path, names: Iterable[str]) -> None:
+    """See that files of a folder, their names and the folder's own are on the disk, not only with the system."""
+    for name in names:
+        with open(folder / name, "rb") as file:
+            os.fsync(file.fileno())
+    if hasattr(os, "O_DIRECTORY"):  # elsewhere a folder cannot be opened, and its names are the system's matter
+        for place in (folder, folder.absolute().parent):
+            handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class Ahead:
         tokens: To be read.
         disk: The most bytes that the Book takes while it is read.
         book: Those it has in the end.
-        seconds: Expected.
+        seconds: Expected; None on a device whose rates are not known.
         sure: Whether the device's rates were measured.
         memory: The most bytes that must be in memory.
         note: What is wrong with the rates that were measured; empty where nothing is.
@@ -30,26 +30,30 @@ class Ahead:
     tokens: int
     disk: int
     book: int
-    seconds: float
+    seconds: float | None
     sure: bool
     memory: int = 0
     note: str = ""
 
     def __str__(self) -> str:
-        told = "" if self.sure else ", if this machine is as fast as one that was measured"
+        told = "" if self.seconds is None else f", in about {duration(self.seconds)}"
+        told += "" if self.sure or self.seconds is None else ", if this machine is as fast as one that was measured"
         told += f" ({self.note})" if self.note else ""
         held = f", {gibibytes(self.memory)} of memory" if self.memory else ""
-        return f"{self.tokens:,} tokens: {gibibytes(self.book)} on disk{held}, in about {duration(self.seconds)}{told}"
+        return f"{self.tokens:,} tokens: {gibibytes(self.book)} on disk{held}{told}"
 
 
 def reading_ahead(shape: Shape, way: Way, tokens: int, device: Device, dtype: str, note: str = "") -> Ahead:
-    """What reading `tokens` tokens takes, with weights and memory of that dtype; `note` as in `Ahead`."""
-    item = ITEM_BYTES[dtype]
+    """What reading `tokens` tokens takes, with weights and memory of that dtype; `note` as in `Ahead`.
+
+    Nothing is said of time on a device that has no rates for that dtype.
+    """
+    item, rates = ITEM_BYTES[dtype], device.rates.get(dtype)
     return Ahead(
         tokens,
         reading_disk(shape, way, tokens, item),
         book_disk(shape, way, tokens, item),
-        reading_seconds(shape, way, tokens, device.rates_of(dtype), item),
+        None if rates is None else reading_seconds(shape, way, tokens, rates, item),
         device.origin == "measured",
         reading(shape, way, tokens, device, item).total,
         note,

@@ -88,6 +88,17 @@ def weights(shape: Shape, item_bytes: int) -> int:
     return shape.parameters * item_bytes
 
 
+PACKED_ITEM = {"int4": 0.625, "int8": 1.25}
+"""Bytes of a packed number, with its share of a group's step and offset, by the way to pack."""
+
+
+def packed_weights(shape: Shape, quantize: str) -> int:
+    """Packed matrices of the layers, and the head's in 8 bits, which a model that writes has besides its weights."""
+    if quantize not in PACKED_ITEM:
+        return 0
+    return int(PACKED_ITEM[quantize] * shape.layers * shape.layer_weights + PACKED_ITEM["int8"] * shape.head_weights)
+
+
 def kept_keys(shape: Shape, layers: int, tokens: int, item_bytes: int) -> int:
     """Keys and values of `tokens` tokens in `layers` layers: 2 x L x G x D x b for each."""
     return 2 * layers * shape.key_width * item_bytes * tokens

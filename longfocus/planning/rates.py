@@ -193,12 +193,16 @@ def read_rates(path: Path) -> Device | None:
         raise _damaged(path) from None
 
 
-def rates_or_reference(path: Path) -> tuple[Device, str]:
-    """The CPU as it was measured, or the one that stands in for it; and what to tell of a file that cannot be used."""
+def rates_or_reference(path: Path, kind: str = "cpu") -> tuple[Device, str]:
+    """A device of this machine as it was measured, or what stands in for it; and what to tell of a damaged file.
+
+    For a CPU the reference stands in. For another kind nothing does: it has no rates, and no time is told.
+    """
+    usual = REFERENCE if kind == "cpu" else Device(f"the device {kind}", kind, {}, origin="not measured")
     try:
-        return read_rates(path) or REFERENCE, ""
+        return read_rates(path) or usual, ""
     except RequestError as error:
-        return REFERENCE, str(error)
+        return usual, str(error)
 
 
 def _damaged(path: Path) -> RequestError:

@@ -19,11 +19,11 @@ from longfocus.planning.ways import way_of
 
 def look_ahead(loaded: LoadedModel, reading: Reading, tokens: int) -> Ahead:
     """What it takes the model to read so many tokens in this way."""
-    fields = loaded.model.config.to_dict()
+    fields, kind = loaded.model.config.to_dict(), loaded.model.device.type
     shape = shape_of(fields)
     way = way_of(shape, fields, {"look_back": reading.look_back, "top_k": loaded.habits.top_k})
     way = replace(way, entry_item=reading.item_bytes, entry_step=STEP_BYTES if reading.packed else 0)
-    device, note = rates_or_reference(cache_dir() / f"cpu-{RATES_FILE}")
+    device, note = rates_or_reference(cache_dir() / f"{kind}-{RATES_FILE}", kind)
     return reading_ahead(shape, way, tokens, device, str(loaded.model.dtype).removeprefix("torch."), note)
 
 

@@ -20,7 +20,8 @@ from types import TracebackType
 from filelock import FileLock
 
 from longfocus.errors import RequestError
-from longfocus.loading.cache import cache_dir
+from longfocus.loading.cache import CACHE_VARIABLE, cache_dir
+from longfocus.memory.layout import replace_file
 from longfocus.reading.many import Outcome, Share, Summary
 
 STARTING_SECONDS = 300.0
@@ -63,7 +64,12 @@ class Siblings:
         if self._alone:
             return mine
         if self._number:
-            self._file(self._number, "json").write_text(json.dumps(asdict(mine), default=str), encoding="utf-8")
+            try:
+                replace_file(self._file(self._number, "json"), json.dumps(asdict(mine), default=str).encode())
+            except (
+                OSError
+            ):  # no room even for that: the first says that this one left nothing, and this one what failed
+                return mine
             return replace(mine, failed=())
         for number in self._others:
             self._wait_for(number)
@@ -82,18 +88,29 @@ class Siblings:
             left = json.loads(self._file(number, "json").read_text(encoding="utf-8"))
             paths = ("path", "folder")
             failed = [{**one, **{name: Path(one[name]) for name in paths}} for one in left.pop("failed")]
-            return Summary(**left, failed=tuple(Outcome(**one) for one in failed))
+            found = Summary(**left, failed=tuple(Outcome(**one) for one in failed))
+            if not all(type(count) is int for count in (found.read, found.there, found.tokens)):
+                raise ValueError("counts that are no numbers")
+            return found
         except FileNotFoundError:
             trouble = "ended before it was through; start again, and what is missing is read"
-            return Summary(failed=(Outcome(Path(f"process {number}"), Path(), trouble=trouble),))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # cut short, or no report at all
+            trouble = "left a report that cannot be read; start again, and what is missing is read"
+        return Summary(failed=(Outcome(Path(f"process {number}"), Path(), trouble=trouble),))
 
     def _file(self, number: int, suffix: str) -> Path:
         return self._folder / f"{number}.{suffix}"
 
     def __enter__(self) -> Siblings:
         if not self._alone:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire()
+            except OSError as error:
+                raise RequestError(
+                    f"cannot write to {self._folder}, where processes leave word of each other: {error.strerror}; "
+                    f"set {CACHE_VARIABLE} to a folder that can be written to"
+                ) from None
         return self
 
     def __exit__(

@@ -8,12 +8,15 @@ import torch
 from torch.testing import assert_close
 
 from longfocus.asking import together
-from longfocus.asking.generation import Sampling
+from longfocus.asking.account import TOGETHER, AttentionAccount
+from longfocus.asking.generation import Sampling, write_rows
+from longfocus.asking.rows import watched_rows
 from longfocus.asking.session import Session
 from longfocus.asking.together import ask_together, one_by_one, stream_together
 from longfocus.errors import RequestError
 from longfocus.loading.defaults import TRAINED
 from longfocus.memory.book import StoredBook
+from longfocus.memory.held import PlainHeld
 from longfocus.model.memory import DenseMemory
 
 QUESTIONS = ["What is the river?", "Who was there?", "Why?", "The lamp"]
@@ -25,12 +28,18 @@ def book(tiny_book_folder) -> StoredBook:
     return StoredBook.open(tiny_book_folder)
 
 
-@pytest.fixture(scope="module", params=["best", "all", "trained"])
-def session(request, book, tiny_model) -> Session:
+@pytest.fixture(scope="module")
+def endless(tiny_model):
+    """The small model, which never ends an answer by itself."""
     model = deepcopy(tiny_model.model)
     model.generation_config.eos_token_id = 399
     model.lm_head.weight[399] = 0
-    loaded = replace(tiny_model, model=model)
+    return replace(tiny_model, model=model)
+
+
+@pytest.fixture(scope="module", params=["best", "all", "trained"])
+def session(request, book, endless) -> Session:
+    loaded = replace(endless)
     if request.param == "trained":
         return Session(book, replace(loaded, habits=TRAINED))
     return Session(book, loaded, {"best": 16, "all": 10**9}[request.param])
@@ -119,6 +128,58 @@ def test_memory_is_read_once_for_all(book, tiny_model, monkeypatch):
     assert read == [4] * 2 * layers
 
 
+@pytest.fixture
+def passes(book, monkeypatch):
+    """For how many queries each pass over the keys of the Book was."""
+    found, scores = [], PlainHeld.scores
+
+    def counted(self, grouped):
+        if len(self) == book.progress.entries:
+            found.append(grouped.shape[1])
+        return scores(self, grouped)
+
+    monkeypatch.setattr(PlainHeld, "scores", counted)
+    return found
+
+
+def test_keys_are_searched_once_for_all(book, endless, passes):
+    """Where each query sees its best entries: while questions are looked up, and at each token of the answers."""
+    session = Session(book, endless, 16)
+    layers = len(book.manifest.reading.memory_layers)
+    prompts = [session.question_ids(question) for question in QUESTIONS]
+    attended = together.attended_by(session, prompts)
+    heads = 2  # query heads of a key head
+    assert passes == [heads * sum(map(len, prompts))] * layers, "padding asks for nothing"
+    for prompt, found in zip(prompts, attended, strict=True):
+        assert_close(found.attention, session.attended(prompt).attention, rtol=1e-4, atol=1e-6)
+    passes.clear()
+    list(ask_together(session, QUESTIONS, sampling=replace(PLAIN, max_new_tokens=3), look_up=0))
+    assert len(passes) == 3 * layers
+
+
+def test_accounts_are_kept_in_one_pass_for_all(book, endless, passes):
+    """Where every entry counts, what is noted is searched for: by the questions, and by every few tokens."""
+    session = Session(book, replace(endless, habits=TRAINED))
+    layers = len(book.manifest.reading.memory_layers)
+    model = session.loaded.model
+    prompts = [session.question_ids(question) for question in QUESTIONS]
+    accounts = [AttentionAccount(len(book.ids)) for _ in prompts]
+    rows = write_rows(
+        model,
+        session.loaded.tokenizer,
+        prompts,
+        watched_rows(session, session.state, accounts, prompts),
+        [replace(PLAIN, max_new_tokens=TOGETHER + 1)] * 4,
+    )
+    list(rows)
+    assert len(passes) == 2 * layers
+    alone = AttentionAccount(len(book.ids))
+    prompt = torch.tensor([prompts[1]])
+    with torch.inference_mode():
+        model.model(prompt, past_key_values=session.watched_state(alone), use_cache=True)
+    assert_close(accounts[1].question.attention, alone.question.attention, rtol=1e-4, atol=1e-6)
+
+
 def test_bad_questions_are_told_before_anything_is_asked(session, monkeypatch):
     monkeypatch.setattr(together, "_ask", lambda *_: pytest.fail("asked"))
     for bad in (" ", "why " * 500):
@@ -129,9 +190,6 @@ def test_bad_questions_are_told_before_anything_is_asked(session, monkeypatch):
 
 def test_a_state_of_rows_can_be_laid_out(session, book):
     """As those who look at attention want it; what came behind the Book is each row's own."""
-    from longfocus.asking.account import AttentionAccount
-    from longfocus.asking.rows import watched_rows
-
     prompts = [session.question_ids(question) for question in QUESTIONS[:2]]
     accounts = [AttentionAccount(len(book.ids)) for _ in prompts]
     state = watched_rows(session, session.state, accounts, prompts)

@@ -4,12 +4,14 @@ from inspect import signature
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from longfocus.asking.together import AT_ONCE
 from longfocus.cli import ahead
 from longfocus.cli.ahead import check_serving, check_training, lessons_of
 from longfocus.errors import RequestError
 from longfocus.loading.cache import CACHE_VARIABLE
+from longfocus.loading.packed_matrix import GROUP
 from longfocus.planning import machine
 from longfocus.planning.machine import Memory
 from longfocus.recipes import full_attention as full_attention_recipe
@@ -18,6 +20,7 @@ from longfocus.recipes.full_attention import full_attention
 from longfocus.recipes.recall import recall
 from longfocus.recipes.tuning import tuning
 from longfocus.training.fot import Growth
+from tests.conftest import write_tiny_model
 
 GIB = 1 << 30
 RECIPES = {"fot": fot, "recall": recall, "tuning": tuning, "full_attention": full_attention}
@@ -78,12 +81,59 @@ def test_reading_tells_of_memory_and_does_not_mind_rates_that_are_damaged(comman
 
 def test_serving_counts_the_questions_that_are_answered_together(said, little, monkeypatch):
     with pytest.raises(RequestError, match=f"answering {AT_ONCE} questions at once needs about"):
-        check_serving(None, None, None, "auto", 256)
+        check_serving(None, None, None, "auto", 256, AT_ONCE)
     monkeypatch.setattr(machine, "memory_here", lambda: Memory(64 * GIB, 64 * GIB, "the machine"))
-    check_serving(None, None, None, "none", 256)
-    check_serving(None, None, None, "int8", 256)
+    check_serving(None, None, None, "none", 256, AT_ONCE)
+    check_serving(None, None, None, "int8", 256, AT_ONCE)
     packed, plain = (float(line.split("about ")[1].split()[0].replace(",", "")) for line in said[::-1])
     assert packed > plain
+
+
+def told(said):
+    """Mebibytes that the last line tells."""
+    number, unit = said[-1].split("about ")[1].split()[:2]
+    return float(number.replace(",", "")) * {"MiB": 1, "GiB": 1024}[unit]
+
+
+def test_serving_counts_as_many_answers_as_are_written_together(said, monkeypatch):
+    monkeypatch.setattr(machine, "memory_here", lambda: Memory(64 * GIB, 64 * GIB, "the machine"))
+    check_serving(None, None, None, "none", 256, 1)
+    assert said[-1].startswith("1 questions at once take about ")
+    one = told(said)
+    check_serving(None, None, None, "none", 256, 64)
+    assert told(said) > 2 * one
+    monkeypatch.setattr(machine, "memory_here", lambda: Memory(2 * GIB, 2 * GIB, "the machine"))
+    with pytest.raises(RequestError, match=r"answering 64 questions at once needs about .* --at-once"):
+        check_serving(None, None, None, "none", 256, 64)
+
+
+def test_serving_counts_weights_that_are_packed_because_their_file_was(said, tmp_path, monkeypatch):
+    """As the model will be: one whose numbers have 4 bits is packed by itself, another is not."""
+    monkeypatch.setattr(machine, "memory_here", lambda: Memory(64 * GIB, 64 * GIB, "the machine"))
+    size = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 8}
+    folder = write_tiny_model(tmp_path / "model", **size)
+    check_serving(str(folder), None, None, "none", 256, 1)
+    plain = told(said)
+    check_serving(str(folder), None, None, "auto", 256, 1)
+    assert told(said) == plain
+    check_serving(str(folder), None, None, "int4", 256, 1)
+    packed = told(said)
+    assert packed > plain
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: rounded(held) if "_proj" in name else held for name, held in tensors.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    check_serving(str(folder), None, None, "auto", 256, 1)
+    assert told(said) == packed
+
+
+def rounded(weight):
+    """As numbers of 4 bits come out: 16 steps in each group."""
+    groups = weight.unflatten(1, (-1, GROUP))
+    least, step = groups.amin(-1, keepdim=True), (groups.amax(-1, keepdim=True) - groups.amin(-1, keepdim=True)) / 15
+    return (least + ((groups - least) / step).round() * step).flatten(1).contiguous()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -143,5 +193,5 @@ def test_adamw_has_the_states_on_a_gpu_that_the_recipe_gives_it(monkeypatch):
 
 def test_a_model_that_is_not_here_is_left_to_what_loads_it(said, little):
     check_training("fot", fields_of("fot", model="nobody/nothing"))
-    check_serving("nobody/nothing", None, None, "auto", 256)
+    check_serving("nobody/nothing", None, None, "auto", 256, AT_ONCE)
     assert not said

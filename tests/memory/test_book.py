@@ -48,6 +48,26 @@ def window_of(count, seed, dtype=torch.float32):
     return {"keys": keys, "values": values, "positions": torch.arange(count)[None] + seed}
 
 
+def test_a_book_that_is_finished_is_on_the_disk(tmp_path, monkeypatch):
+    """Every file that it is made of, and the names in its folder, whatever order the system likes to write in."""
+    brought, fsync = [], os.fsync
+
+    def noted(handle):
+        brought.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    tokens = tokens_of(60)
+    with BookWriter.open(tmp_path / "b", manifest_for(TEXT, tokens, READING), TEXT, tokens) as writer:
+        entries = some(2, 20, 8, seed=1).to(getattr(torch, READING.dtype))
+        writer.append(dict.fromkeys((0, 2), (entries, entries)), window_of(6, 0), {}, 26, 1.0)
+        assert not brought, "in between the disk is not waited for"
+        writer.finish()
+    made = {path.name: path.stat().st_ino for path in (tmp_path / "b").iterdir()}
+    assert {name for name, number in made.items() if number not in brought} == {"lock", "verified.json"}
+    assert {(tmp_path / "b").stat().st_ino, tmp_path.stat().st_ino} <= set(brought)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_round_trip(tmp_path, dtype):
     """Entries in several steps, one of them of no entries; text with half a character; the window in float32."""

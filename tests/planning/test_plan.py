@@ -12,7 +12,7 @@ from longfocus.planning.ahead import check_room, reading_ahead
 from longfocus.planning.counted import book_disk
 from longfocus.planning.known_shapes import SHAPES
 from longfocus.planning.plan import duration, gibibytes, plan_training, plan_uses, what_would_train, what_would_use
-from longfocus.planning.rates import DEVICES, REFERENCE
+from longfocus.planning.rates import DEVICES, REFERENCE, rates_or_reference, write_rates
 from longfocus.planning.training import KINDS, usual_lesson
 from longfocus.planning.ways import usual_way, way_of
 from longfocus.planning.work import entry_bytes
@@ -169,6 +169,22 @@ def test_a_disk_without_room_is_refused_before_reading():
     check_room(ahead, ahead.disk - 10**9, "here", written=10**9)
     with pytest.raises(BookError, match=r"needs 5\.1 GiB for 1,000,000 tokens, and 3\.0 GiB are free; make room"):
         check_room(ahead, 3 * GIB, "here")
+
+
+def test_no_time_is_told_for_a_device_that_was_not_measured(tmp_path):
+    """A GPU is not as fast as a CPU that was measured; what is counted holds for it as well."""
+    device, note = rates_or_reference(tmp_path / "cuda-rates.json", "cuda")
+    assert (device.kind, note) == ("cuda", "")
+    told = str(reading_ahead(SMALL, usual_way(SMALL), 10**6, device, "bfloat16"))
+    assert "GiB on disk" in told
+    assert "in about" not in told and "as fast as" not in told
+    write_rates(tmp_path / "cuda-rates.json", replace(device, name="a GPU", rates=REFERENCE.rates))
+    device, _ = rates_or_reference(tmp_path / "cuda-rates.json", "cuda")
+    assert "in about" in str(reading_ahead(SMALL, usual_way(SMALL), 10**6, device, "bfloat16"))
+    assert "in about" not in str(reading_ahead(SMALL, usual_way(SMALL), 10**6, device, "float16"))
+    (tmp_path / "cuda-rates.json").write_text("{")
+    device, note = rates_or_reference(tmp_path / "cuda-rates.json", "cuda")
+    assert not device.rates and "is damaged" in note
 
 
 def test_amounts_for_people():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -226,6 +227,39 @@ def test_the_first_process_reports_for_all(tmp_path):
         assert alone.together(told) == told
 
 
+@pytest.mark.parametrize("left", ["", '{"read": 1', "[]", '{"read": "x", "failed": []}', '{"failed": [{"path": 1}]}'])
+def test_a_report_that_cannot_be_read_is_passed_by(tmp_path, left):
+    first, second = (Siblings(Share(number, 2, number), 2, tmp_path / "run") for number in range(2))
+    with first:
+        with second:
+            (tmp_path / "run" / "1.json").write_text(left)
+        summary = first.together(Summary(4, 0, 70))
+    assert (summary.read, summary.tokens) == (4, 70)
+    (trouble,) = summary.failed
+    assert str(trouble.path) == "process 1"
+    assert "cannot be read" in trouble.trouble
+
+
+def test_a_report_is_left_whole_or_not_at_all(tmp_path, monkeypatch):
+    failed = Outcome(Path("b.pdf"), Path("b.book"), trouble="damaged")
+    first, second = (Siblings(Share(number, 2, number), 2, tmp_path / "run") for number in range(2))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with first:
+        with second:
+            monkeypatch.setattr(os, "replace", full)
+            assert second.together(Summary(failed=(failed,))).failed == (failed,), "nobody else will tell of it"
+        assert "ended before" in first.together(Summary()).failed[0].trouble
+
+
+def test_processes_that_have_no_place_to_meet(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(RequestError, match="LONGFOCUS_CACHE"):
+        Siblings(Share(0, 2), 2, tmp_path / "run").__enter__()
+
+
 PROGRAM = "import longfocus_cli; longfocus_cli.main()"
 
 
@@ -291,3 +325,19 @@ def test_torchrun_ends_when_all_are_through(papers, tiny_folder, tmp_path):
     assert done.returncode == 1
     assert "read 4 (" in done.stderr
     assert len(list(out.rglob("manifest.json"))) == 4
+
+
+@pytest.mark.slow
+def test_accelerate_launch_as_documented(papers, tiny_folder, tmp_path):
+    """The line of docs/scale.md: two processes, each with its share and with one report for both."""
+    (line,) = re.findall(r"^accelerate launch (.*longfocus read) ", Path("docs/scale.md").read_text("utf-8"), re.M)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *line.split()]
+    out = tmp_path / "out"
+    command = [*launcher, papers, "--model", tiny_folder, "--window", "64", "--out", out]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "read 3 (" in done.stderr and ", 0 failed" in done.stderr
+    assert len(list(out.rglob("manifest.json"))) == 3
+    shares = [shared_out(documents_in(papers, out), Share(number, 2)) for number in range(2)]
+    assert all(shares), "each process has something to read"
