@@ -99,7 +99,7 @@ def draw_figures(figures: "Iterable[Figure]") -> None:
     table = Table("task", "subject", "length", "examples", "score", "95 %", "reading", "answer", "memory", box=None)
     for figure in figures:
         if not figure.examples:
-            table.add_row(figure.task, plain(figure.subject), figure.length, "0", "does not fit", "", "", "", "")
+            table.add_row(figure.task, plain(figure.subject), figure.length, "0", figure.nothing, "", "", "", "")
             continue
         table.add_row(
             figure.task,
@@ -138,7 +138,7 @@ def _gigabytes(peak: int) -> str:
 
 def _cell(figure: "Figure") -> str:
     if not figure.examples:
-        return "does not fit"
+        return figure.nothing
     return f"{figure.score:.3g} ({figure.low:.3g} to {figure.high:.3g}; {figure.counted})"
 
 

@@ -1,6 +1,7 @@
 """`longfocus eval`: tasks put to models, with every answer kept."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,14 +10,12 @@ import typer
 from longfocus.cli.options import KeyVariable, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from longfocus.evaluation.figures import Figure
     from longfocus.evaluation.runner import Plan
     from longfocus.evaluation.sharing import Sharing
     from longfocus.evaluation.subject import Subject
-    from longfocus.evaluation.subjects import LocalModel
     from longfocus.evaluation.task import Length, Task
+    from longfocus.evaluation.tasks.topics import Judge
 
 ALL = "all"
 _VERDICT = 8  # tokens, of which one should do
@@ -64,12 +63,22 @@ def eval(
         typer.Option(help="A subject, such as openai:MODEL, that also judges the answers to `topics`, as in LongEval."),
     ] = None,
     include: Annotated[Path | None, typer.Option(help="A folder of tasks in the harness's form.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="For the harness: examples in the prompt.  [default: what the task has]", min=0)
+    ] = None,
+    batch: Annotated[int, typer.Option(help="For the harness: examples at once.", min=1)] = 1,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="For the harness: prompts in the model's own form of a conversation.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where every answer is kept; what is there is not done again.")] = Path(
         "eval"
     ),
     plots: Annotated[Path | None, typer.Option(help="Folder for pictures, as for `longfocus report`.")] = None,
     seed: Annotated[int, typer.Option(help="What examples are drawn from.")] = 0,
     key_variable: KeyVariable = "",
+    thinking: Annotated[
+        int, typer.Option(help="Tokens on top of an answer's for models that think before they answer.", min=0)
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """Measure a model, at any length, with every answer kept.
@@ -84,36 +93,50 @@ def eval(
         print("\n".join(TASKS))
         return
     with waiting("loading"):
-        from longfocus.evaluation.harness import PREFIX
+        from longfocus.evaluation.alone_in import alone_in
+        from longfocus.evaluation.harness import PREFIX, HarnessPlan, known_tasks, run_harness
         from longfocus.evaluation.runner import Plan
         from longfocus.evaluation.sharing import Sharing
         from longfocus.evaluation.subjects import LocalModel, SubjectOptions, subject_of
         from longfocus.loading.load import load
 
+        # what cannot be is told before anything is loaded
         named = [name for name in tasks if not name.startswith(PREFIX)]
+        theirs = tuple(name.removeprefix(PREFIX) for name in tasks if name.startswith(PREFIX))
+        harness = HarnessPlan(theirs, _number(limit), shots, include, chat, batch, seed)
+        if theirs:
+            _only_memory(subject)
+            known_tasks(harness)
         local = LocalModel(lambda: load(model, adapter=adapter_of(adapter), progress=say), model)
-        options = SubjectOptions(key_variable=key_variable)
-        judging = None if judge is None else _judging(subject_of(judge, local, options, say))
-        made = tasks_of(named, Sources(data, cases, books, questions, judging))
+        options = SubjectOptions(key_variable=key_variable, thinking=thinking)
+        sources = Sources(data, cases, books, questions)
+        made = tasks_of(named, sources)
         for task in made:
-            _examples(task, limit)  # what cannot be is told before anything is loaded
+            _examples(task, limit)
+            _lengths(task, lengths)
+            task.look()
+        if judge is not None:
+            made = tasks_of(named, replace(sources, judge=_judging(subject_of(judge, local, options, say))))
         measured = {task.name: _lengths(task, lengths) for task in made}
         asked = dict.fromkeys(subject or ["memory"]) if made else ()
         subjects = [subject_of(name, local, options, say) for name in asked]
         sharing = Sharing.here()
-    for task in made:
-        for one in subjects:
-            plan = Plan(measured[task.name], _examples(task, limit), per_document, seed, draws)
-            _run(task, one, plan, out, sharing)
-    sharing.wait()
-    if not sharing.first:
-        return
-    found = []
-    for task in made:
-        for one in subjects:
-            found += _figures(task, one, measured[task.name], out, seed)
-    theirs = [name.removeprefix(PREFIX) for name in tasks if name.startswith(PREFIX)]
-    found += _harness(theirs, local, include, _number(limit), out, seed)
+    with alone_in(out, sharing.first):
+        sharing.wait()  # the others begin when the first has found the folder free
+        for task in made:
+            for one in subjects:
+                plan = Plan(measured[task.name], _examples(task, limit), per_document, seed, draws)
+                _run(task, one, plan, out, sharing)
+        sharing.wait()
+        if not sharing.first:
+            return
+        found = [
+            figure
+            for task in made
+            for one in subjects
+            for figure in _figures(task, one, measured[task.name], out, seed)
+        ]
+        found += run_harness(local.loaded, harness, out) if theirs else []
     if as_json:
         print(json.dumps([figure.to_json() for figure in found], indent=2))
     else:
@@ -172,20 +195,35 @@ def _examples(task: "Task", limit: str) -> int:
     return number
 
 
-def _judging(subject: "Subject") -> "Callable[[str], str]":
+def _only_memory(subjects: list[str] | None) -> None:
+    """Tasks of the harness are put to the model with memory alone.
+
+    Raises:
+        RequestError: Others are named.
+    """
+    from longfocus.errors import RequestError
+
+    if others := [name for name in subjects or () if name != "memory"]:
+        raise RequestError(
+            f"tasks of the harness are put to the subject memory alone, not to {others[0]}; run them without --subject"
+        )
+
+
+def _judging(subject: "Subject") -> "Judge":
     """The subject as one that replies to a prompt."""
+    from longfocus.evaluation.tasks.topics import Judge
 
     def judge(prompt: str) -> str:
         with subject.read("", "chat") as opened:
             return opened.answer(prompt, _VERDICT)
 
-    return judge
+    return Judge(subject.name, judge)
 
 
 def _run(task: "Task", subject: "Subject", plan: "Plan", out: Path, sharing: "Sharing") -> None:
     """Make what is missing, and show how far it is."""
     from longfocus.cli.drawing import counting, say, waiting
-    from longfocus.evaluation.records import AttemptFile
+    from longfocus.evaluation.records import NOT_POSSIBLE, AttemptFile
     from longfocus.evaluation.runner import missing, run, stale
 
     kept = AttemptFile(out / f"{task.name}.jsonl", sharing.process)
@@ -199,7 +237,10 @@ def _run(task: "Task", subject: "Subject", plan: "Plan", out: Path, sharing: "Sh
             result = f"score {attempt.score:.2f}" if attempt.score is not None else f"loss {attempt.loss or 0:.1f}"
             place = f"{task.name} {attempt.length} {attempt.sheet}.{attempt.question}"
             if attempt.refused:
-                say(f"{subject.name}: {task.name} {attempt.length} does not fit: {attempt.refused}")
+                why = (
+                    attempt.refused if attempt.refused.startswith(NOT_POSSIBLE) else f"does not fit: {attempt.refused}"
+                )
+                say(f"{subject.name}: {task.name} {attempt.length} {why}")
             elif not advance():
                 say(f"{subject.name}: {place}: {result}, {attempt.seconds:.1f} s")
 
@@ -212,12 +253,3 @@ def _figures(task: "Task", subject: "Subject", lengths: "tuple[Length, ...]", ou
     attempts = AttemptFile(out / f"{task.name}.jsonl").attempts
     shown = set(map(str, lengths))
     return figures([a for a in attempts if a.identity == subject.identity and a.seed == seed and a.length in shown])
-
-
-def _harness(
-    names: list[str], local: "LocalModel", include: Path | None, examples: int | None, out: Path, seed: int
-) -> "list[Figure]":
-    from longfocus.evaluation.harness import HarnessPlan, run_harness
-
-    plan = HarnessPlan(tuple(names), limit=examples, include=include, seed=seed)
-    return run_harness(local.loaded, plan, out) if names else []

@@ -24,7 +24,7 @@ def report(
     attempts = attempts_in(folders)
     made = grids(attempts, others)
     if as_json:
-        found = [figure.to_json() for grid in made for _, row in grid.rows for figure in row if figure is not None]
+        found = [each for grid in made for each in grid.to_json()]
         print(json.dumps(found, indent=2))
     else:
         for grid in made:

@@ -75,7 +75,7 @@ def load_questions(path: Path) -> list[Asked]:
         DocumentError: It cannot be read, has no questions, or a line is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise DocumentError(f"{path} cannot be read: {reason}") from None

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from longfocus.evaluation.intervals import of_perplexity, of_scores
-from longfocus.evaluation.records import Attempt, standing
+from longfocus.evaluation.records import NOT_POSSIBLE, Attempt, standing
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Figure:
         seconds: Mean seconds for an answer.
         peak_bytes: Most memory that was in use, of the machine or, where the model is on a GPU, of that.
         more: Means of further scores by name.
-        refused: Why documents of this length, or those that are missing, do not fit the subject; empty where all do.
+        refused: Why documents of this length, or those that are missing, do not fit the subject, or begins with
+            `records.NOT_POSSIBLE` where it cannot do what the task needs; empty where all is well.
         documents: On how many documents the questions are.
     """
 
@@ -53,6 +54,11 @@ class Figure:
         """How many questions on how many documents, where that differs, and whether more were to be asked."""
         shared = f" on {self.documents}" if self.documents != self.examples else ""
         return f"{self.examples}{shared}{', others do not fit' if self.refused else ''}"
+
+    @property
+    def nothing(self) -> str:
+        """What to say where nothing was answered."""
+        return NOT_POSSIBLE if self.refused.startswith(NOT_POSSIBLE) else "does not fit"
 
     def to_json(self) -> dict[str, Any]:
         """For machines; what is not a number is null."""
@@ -95,7 +101,11 @@ def _figure(group: list[Attempt]) -> Figure:
         sum(attempt.reading_seconds for attempt in documents) / len(documents),
         sum(attempt.seconds for attempt in group) / len(group),
         max(attempt.peak_bytes for attempt in group),
-        {name: fmean(attempt.more[name] for attempt in group if name in attempt.more) for name in first.more},
+        {
+            name: fmean(attempt.more[name] for attempt in group)
+            for name in first.more
+            if all(name in attempt.more for attempt in group)  # a mean over some is none of all
+        },
         refused,
         len(documents),
     )

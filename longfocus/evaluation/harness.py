@@ -15,6 +15,7 @@ from typing import Any
 from longfocus.errors import RequestError
 from longfocus.evaluation.figures import Figure
 from longfocus.evaluation.harness_answers import HarnessAnswers
+from longfocus.evaluation.identity import identity_of
 from longfocus.evaluation.records import Attempt, AttemptFile
 from longfocus.loading.load import LoadedModel
 from longfocus.loading.prompts import bare_opening_ids
@@ -29,6 +30,7 @@ SUITES = {
 }  # fmt: skip
 """Several tasks by one name. "longllama": those of LongLLaMA's table of tasks with short input, zero-shot, which has 21
 figures of them."""
+_MISSING = "these tasks need the harness: pip install longfocus[harness]"
 _LONGEST = 1 << 30
 _SHOWN = 2000  # characters of an answer that are kept with its score
 _Z = 1.959963984540054
@@ -69,7 +71,7 @@ def harness_model(loaded: LoadedModel, batch: int = 1, answers: HarnessAnswers |
     try:
         from lm_eval.models.huggingface import HFLM
     except ImportError:
-        raise RequestError("these tasks need the harness: pip install longfocus[harness]") from None
+        raise RequestError(_MISSING) from None
     begins = bool(bare_opening_ids(loaded.tokenizer))
 
     class Kept(HFLM):  # type: ignore[misc]
@@ -78,8 +80,18 @@ def harness_model(loaded: LoadedModel, batch: int = 1, answers: HarnessAnswers |
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
             return self._kept("loglikelihood", requests, super().loglikelihood)
 
+        rolling = False
+
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            return self._kept("loglikelihood_rolling", requests, super().loglikelihood_rolling)
+            self.rolling = True
+            try:
+                return self._kept("loglikelihood_rolling", requests, super().loglikelihood_rolling)
+            finally:
+                self.rolling = False
+
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> Any:
+            # of whole texts the harness puts a beginning before what has one already, and would predict the second
+            return super().tok_encode(string, False if self.rolling else add_special_tokens, **options)
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
             if any(request.args[1].get("do_sample") for request in requests):
@@ -102,6 +114,24 @@ def harness_model(loaded: LoadedModel, batch: int = 1, answers: HarnessAnswers |
     return model
 
 
+def known_tasks(plan: HarnessPlan) -> Any:
+    """The harness's `TaskManager`, which knows the plan's tasks; needs no model.
+
+    Raises:
+        RequestError: The harness is not installed, or does not know a task.
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise RequestError(_MISSING) from None
+    if plan.include is not None and not plan.include.is_dir():
+        raise RequestError(f"{plan.include} is no folder; --include wants one with tasks in the harness's form")
+    manager = TaskManager(include_path=None if plan.include is None else str(plan.include))
+    if unknown := [name for name in _names(plan.tasks) if not manager.match_tasks([name])]:
+        raise RequestError(f"the harness has no task {unknown[0]}; `lm-eval ls tasks` lists them")
+    return manager
+
+
 def run_harness(loaded: LoadedModel, plan: HarnessPlan, out: Path | None = None) -> list[Figure]:
     """Run tasks of the harness.
 
@@ -122,16 +152,12 @@ def run_harness(loaded: LoadedModel, plan: HarnessPlan, out: Path | None = None)
     answers = None if out is None else HarnessAnswers(out / "harness" / "answers.jsonl", identity)
     model = harness_model(loaded, plan.batch, answers)
     from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=None if plan.include is None else str(plan.include))
-    names = _names(plan.tasks)
-    if unknown := [name for name in names if not manager.match_tasks([name])]:
-        raise RequestError(f"the harness has no task {unknown[0]}; `lm-eval ls tasks` lists them")
+    manager = known_tasks(plan)
     try:
         found = simple_evaluate(
             model=model,
-            tasks=list(names),
+            tasks=list(_names(plan.tasks)),
             num_fewshot=plan.shots,
             limit=plan.limit,
             apply_chat_template=plan.chat,
@@ -156,12 +182,8 @@ def run_harness(loaded: LoadedModel, plan: HarnessPlan, out: Path | None = None)
 
 
 def _identity(loaded: LoadedModel, plan: HarnessPlan) -> str:
-    config = loaded.model.config
-    parts = (
-        loaded.fingerprint[:16], "harness", config.mem_layers, config.window, config.window_overlap, config.sink_tokens,
-        str(loaded.model.dtype).removeprefix("torch."), plan.shots, plan.chat,
-    )  # fmt: skip
-    return " ".join(map(str, parts))
+    shots = "usual" if plan.shots is None else plan.shots
+    return f"{identity_of(loaded)} harness shots={shots} chat={plan.chat}"
 
 
 def _keep(

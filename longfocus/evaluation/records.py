@@ -37,7 +37,7 @@ class Attempt:
         reading_seconds: For reading the document, which its questions share.
         seconds: For this answer.
         peak_bytes: Most memory that was in use while the document was read and asked about.
-        refused: Why the subject could not take this length; empty where it answered.
+        refused: Why the subject could not take this length, or the task; empty where it answered.
         withdrawn: Whether this only says that what stands at its place holds no more, as what is asked there has
             changed.
         written: When it was written, in seconds since 1970; 0 if nobody told.
@@ -72,6 +72,8 @@ class Attempt:
         return self.task, self.identity, self.length, self.seed, self.sheet, self.question
 
 
+NOT_POSSIBLE = "not possible"
+"""How `refused` begins where a subject cannot do what a task needs."""
 Place = tuple[str, str, str, int, int, int]
 """Task, identity, length, seed, sheet and question."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from longfocus.errors import DocumentError, RequestError
 from longfocus.evaluation.figures import Figure, figures
+from longfocus.evaluation.identity import differences
 from longfocus.evaluation.published import Published, published
 from longfocus.evaluation.records import Attempt, attempts_of, standing
 from longfocus.evaluation.task import Length
@@ -28,6 +30,26 @@ class Grid:
     lengths: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Figure | None, ...]], ...]
     others: tuple[tuple[str, str, tuple[float | None, ...]], ...] = ()
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """For machines: our figures, with the row's name for `subject`, then others', with their source in `published`.
+
+        Of others' nobody told more than the score.
+        """
+        ours = [
+            figure.to_json() | {"subject": label, "published": None}
+            for label, row in self.rows
+            for figure in row
+            if figure is not None
+        ]
+        untold = {"examples": None, "low": None, "high": None}
+        theirs = [
+            {"task": self.task, "subject": model, "length": length, "score": score, **untold, "published": source}
+            for model, source, scores in self.others
+            for length, score in zip(self.lengths, scores, strict=True)
+            if score is not None
+        ]
+        return ours + theirs
 
 
 def attempts_in(folders: Iterable[Path]) -> list[Attempt]:
@@ -66,8 +88,10 @@ def _grid(task: str, attempts: Sequence[Attempt], others: bool) -> Grid:
     lengths = tuple(sorted({a.length for a in attempts} | {held.length for held in theirs}, key=_order))
     rows = []
     for subject, identity in names:
-        twin = sum(name == subject for name, _ in names) > 1  # the same name with other weights or settings
-        label = f"{subject} ({identity.split()[0][:8]}…)" if twin else subject
+        twins = [other for name, other in names if name == subject]  # the same name with other weights or settings
+        label = subject
+        if len(twins) > 1:
+            label = f"{subject} ({differences(twins)[twins.index(identity)]})"
         found = {figure.length: figure for figure in figures([a for a in attempts if a.identity == identity])}
         rows.append((label, tuple(map(found.get, lengths))))
     return Grid(task, lengths, tuple(rows), _others(theirs, lengths))

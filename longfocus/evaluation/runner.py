@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from longfocus.errors import is_out_of_memory
-from longfocus.evaluation.records import Attempt, AttemptFile, prompt_hash
+from longfocus.evaluation.records import NOT_POSSIBLE, Attempt, AttemptFile, prompt_hash
 from longfocus.evaluation.staleness import withdraw_stale
 from longfocus.evaluation.subject import Subject, forget_peak, peak_bytes
-from longfocus.evaluation.task import WHOLE, DoesNotFit, Length, Sheet, Task, numbers
+from longfocus.evaluation.task import WHOLE, DoesNotFit, Length, NotPossible, Sheet, Task, numbers
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def run(
     Answers to what the task no longer asks are made anew; see `staleness`.
 
     Where the subject cannot take a document, for its length or for want of memory, that is kept as an attempt that was
-    refused, and no other document of that length is tried; other lengths go on.
+    refused, and no other document of that length is tried; other lengths go on. Where it cannot do what the task needs,
+    every length is kept as refused. With a judge, answers that it has not seen are kept once more, with its verdict.
 
     Args:
         task: What to ask.
@@ -60,6 +61,27 @@ def run(
         RequestError: The task cannot be made as the plan asks.
     """
     stale(task, subject, plan, kept, share)
+    try:
+        yield from _answered(task, subject, plan, kept, share)
+    except NotPossible as error:
+        for length in dict.fromkeys(plan.lengths):
+            number, due = next(
+                ((n, due) for at, n, due in _due(task, subject, plan, kept, share) if at == length), (0, [])
+            )
+            if due:
+                made = _Made(task, subject, plan, length, number)
+                attempt = made.attempt(Sheet("", ()), due[0], refused=f"{NOT_POSSIBLE}: {error}")
+                kept.add(attempt)
+                yield attempt
+    for attempt in _unjudged(task, subject, plan, kept, share):
+        assert task.verdicts is not None
+        verdict = {task.verdicts: task.verdict(attempt.answers, attempt.answer)}
+        judged = replace(attempt, more={**attempt.more, **verdict})
+        kept.add(judged)
+        yield judged
+
+
+def _answered(task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tuple[int, int]) -> Iterator[Attempt]:
     refused: set[Length] = set()
     for length, number, due in _due(task, subject, plan, kept, share):
         if length in refused:
@@ -194,8 +216,23 @@ def stale(task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tu
 
 
 def missing(task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tuple[int, int] = (0, 1)) -> int:
-    """How many attempts `run` would make at most."""
-    return sum(len(due) for _, _, due in _due(task, subject, plan, kept, share))
+    """How many attempts and verdicts `run` would make at most."""
+    answers = sum(len(due) for _, _, due in _due(task, subject, plan, kept, share))
+    return answers * (1 if task.verdicts is None else 2) + len(_unjudged(task, subject, plan, kept, share))
+
+
+def _unjudged(task: Task, subject: Subject, plan: Plan, kept: AttemptFile, share: tuple[int, int]) -> list[Attempt]:
+    """This process's answers that the task's judge has not seen, beyond what the plan asks for as well."""
+    if task.verdicts is None:
+        return []
+    groups = {(task.name, subject.identity, str(length), plan.seed) for length in plan.lengths}
+    return [
+        attempt
+        for attempt in kept.attempts
+        if attempt.place[:4] in groups
+        and attempt.sheet % share[1] == share[0]
+        and not (attempt.refused or task.verdicts in attempt.more)
+    ]
 
 
 def _due(

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
+
+_PATIENCE = timedelta(weeks=52)
+"""How long processes wait for each other: one may have long documents to read when the others are done, and by default
+they would give up within minutes."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,9 @@ class Sharing:
         import torch
         from accelerate import PartialState
 
-        state = PartialState(cpu=not torch.cuda.is_available())  # or else it would not look for others without a GPU
+        state = PartialState(  # told that there is no GPU, or else it would not look for other processes
+            cpu=not torch.cuda.is_available(), timeout=_PATIENCE
+        )
         return cls(state.process_index, state.num_processes)
 
     @property

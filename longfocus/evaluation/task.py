@@ -23,6 +23,10 @@ class DoesNotFit(RequestError):
     """
 
 
+class NotPossible(RequestError):
+    """What a task needs a subject cannot do at all, whatever the length; a run notes it and goes on with others."""
+
+
 Form = Literal["chat", "text"]
 """How a document and what follows it are put to a model: as a question about the document, in the model's own form of a
 conversation; or as one text that is gone on with."""
@@ -124,14 +128,18 @@ class Opened(Protocol):
         ...
 
     def continued(self, text: str, writing: Writing) -> str:
-        """How the subject goes on behind the document and this text."""
+        """How the subject goes on behind the document and this text.
+
+        Raises:
+            NotPossible: The subject answers questions alone.
+        """
         ...
 
     def loss(self, text: str) -> tuple[float, int]:
         """The summed negative log-likelihood, in nats, of a text that follows the document, and its tokens.
 
         Raises:
-            RequestError: The subject tells no probabilities.
+            NotPossible: The subject tells no probabilities.
         """
         ...
 
@@ -174,6 +182,7 @@ class Task(ABC):
         usual_lengths: What is measured unless asked otherwise.
         questions: How many questions a sheet has unless asked otherwise.
         draws: Over how many sheets all that is asked is spread evenly; None for as many as have `questions` each.
+        verdicts: What the further score is called that a judge gives; None without one.
     """
 
     name: str
@@ -182,6 +191,20 @@ class Task(ABC):
     form: Form = "chat"
     questions: int = 1
     draws: int | None = None
+    verdicts: str | None = None
+
+    def look(self) -> None:
+        """Look whether there is all that sheets are made of, so that what is missing is told before a model is loaded.
+
+        Raises:
+            RequestError: A package is missing.
+            DocumentError: Data are missing or damaged.
+        """
+        return
+
+    def verdict(self, answers: tuple[str, ...], answer: str) -> float:
+        """What the judge of a task with `verdicts` says of an answer, from 0 to 1."""
+        raise NotImplementedError(f"{self.name} has no judge")
 
     def everything(self) -> int | None:
         """How many questions there are in all; None where they are made up without end."""

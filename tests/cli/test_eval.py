@@ -61,7 +61,11 @@ def test_a_table_and_every_answer(run, tmp_path):
         (("passkey", "--limit", "all"), "passkey makes up its questions without end; give --limit a number"),
         (("passkey", "--limit", "0"), "--limit is a number of questions from 1, or all; '0' came"),
         (("passkey", "--limit", "few"), "--limit is a number of questions from 1, or all"),
-        (("topics", "--judge", "nobody"), "there is no subject 'nobody'"),
+        (("topics", "--data", "nowhere"), "nowhere"),
+        (("trec-fine", "--data", "nowhere"), "nowhere"),
+        (("needle", "--data", "nowhere"), "nowhere"),
+        (("lines", "--judge", "nobody"), "there is no subject 'nobody'"),
+        (("harness:boolq", "--subject", "full"), "put to the subject memory alone, not to full"),
         (("cases",), "needs a file of test cases"),
         (("bookqa", "--books", "."), "give both"),
     ],
@@ -96,6 +100,46 @@ def test_what_does_not_fit_is_a_row(run, tmp_path):
     from longfocus.cli.report import report
 
     report([tmp_path / "kept"], plots=tmp_path, others=False, as_json=False)
+
+
+def test_what_is_missing_is_told_before_anything_is_loaded(run, monkeypatch):
+    """A task whose data are missing, behind one that could run."""
+    import longfocus.loading.load
+
+    monkeypatch.setattr(longfocus.loading.load, "load", lambda *_, **__: pytest.fail("loaded"))
+    status, out, err = run("lines", "webqs", "--data", "nowhere", "--lengths", "600")
+    assert (status, out, len(err.splitlines())) == (1, "", 1)
+    assert "nowhere" in err
+
+
+def test_a_folder_is_for_one_run_at_a_time(run, tmp_path):
+    from longfocus.evaluation.alone_in import alone_in
+
+    with alone_in(tmp_path / "kept"), alone_in(tmp_path / "kept", first=False):  # another process of the same launch
+        status, _, err = run("lines", "--lengths", "5lines", "--limit", "1", "--out", "kept")
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    assert "another `longfocus eval` is writing into kept" in err
+    assert run("lines", "--lengths", "5lines", "--limit", "1", "--out", "kept")[0] == 0
+
+
+def test_what_a_subject_cannot_do_is_a_row(run, tmp_path, monkeypatch):
+    """An API that answers questions alone, for a task of going on with texts; others go on."""
+    local = "openai:some@http://127.0.0.1:9/v1"
+    subjects = ("--subject", local, "--subject", "nothing")
+    arguments = ("passkey-reference", "--lengths", "900characters,1000characters", "--limit", "2", *subjects)
+    status, out, err = run(*arguments)
+    assert status == 0
+    assert out.count("not possible") == 2
+    assert "does not fit" not in out
+    assert "some: passkey-reference 900characters not possible: some: APIs of chat models answer messages" in err
+    status, out, _ = run(*arguments, "--json")
+    assert [(row["examples"], row["refused"][:12]) for row in json.loads(out)] == [
+        (0, "not possible"),
+        (0, "not possible"),
+        (2, ""),
+        (2, ""),
+    ]
 
 
 def test_each_task_takes_the_lengths_in_its_units(run):
@@ -134,4 +178,4 @@ def test_a_judge_is_a_subject_too(run, tmp_path):
         "topics", "--lengths", "2topics", "--limit", "1", "--data", ".", "--judge", "nothing", "--json"
     )
     assert status == 0
-    assert json.loads(out)[0]["more"]["judged"] == 0  # this one has not learnt to say 1
+    assert json.loads(out)[0]["more"]["judged by model nothing"] == 0  # this one has not learnt to say 1

@@ -48,6 +48,8 @@ def local(tiny_model, tiny_folder):
     ("name", "text", "asked"),
     [
         ("q.txt", "\ufeffWho is it? \n\n  Where?\r\n", [Asked("Who is it?"), Asked("Where?")]),
+        ("q.txt", "Who is\x0b it?\nWhere\u2028 to?", [Asked("Who is\x0b it?"), Asked("Where\u2028 to?")]),
+        ("q.jsonl", '{"question": "Who\u2028is\x85it?"}', [Asked("Who\u2028is\x85it?")]),
         ("q.txt", '{"question": "Who?"}', [Asked('{"question": "Who?"}')]),
         ("q.jsonl", '{"question": "Who?", "answers": ["a", "b"]}', [Asked("Who?", ("a", "b"))]),
         ("q.jsonl", '\n{"question": " Où? "}\n\n', [Asked("Où?")]),

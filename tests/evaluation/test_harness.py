@@ -1,6 +1,8 @@
 """The harness: likelihoods are the model's own, texts of any length go through, its tasks run offline."""
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,6 +52,56 @@ def test_likelihoods_are_the_models(tiny_model):
     assert len(ids) > 2 * tiny_model.model.config.window
     assert found == pytest.approx(float(logits[range(asked), ids[-asked:]].sum()), rel=1e-4)
     assert greedy == (logits.argmax(-1).tolist() == ids[-asked:])
+
+
+@pytest.fixture
+def beginning_model(tiny_model):
+    """The small model with a tokenizer that puts a token before every text, as LLaMA's do."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = deepcopy(tiny_model.tokenizer)
+    begin = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{begin[0]} $A", special_tokens=[begin])
+    return replace(tiny_model, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("context", ["It was the best of times,", ""])
+def test_texts_begin_as_the_tokenizer_has_it(beginning_model, context):
+    """The beginning of the sequence stands there once, also before nothing, and is not among what is predicted."""
+    from lm_eval.api.instance import Instance
+
+    model, following = harness_model(beginning_model), " it was the worst of times"
+    ((found, _),) = model.loglikelihood([Instance("loglikelihood", {}, (context, following), 0)])
+    bare = encode_text(beginning_model.tokenizer, context + following)
+    ids = [beginning_model.tokenizer.bos_token_id, *bare]
+    asked = len(bare) - len(encode_text(beginning_model.tokenizer, context))
+    with torch.inference_mode():
+        logits = beginning_model.model(torch.tensor([ids[:-1]])).logits[0, -asked:].log_softmax(-1)
+    assert found == pytest.approx(float(logits[range(asked), ids[-asked:]].sum()), rel=1e-4)
+    (rolled,) = model.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (following,), 0)])
+    ids = [ids[0], *encode_text(beginning_model.tokenizer, following)]
+    with torch.inference_mode():
+        logits = beginning_model.model(torch.tensor([ids[:-1]])).logits[0].log_softmax(-1)
+    assert rolled == pytest.approx(float(logits[range(len(ids) - 1), ids[1:]].sum()), rel=1e-4)
+
+
+def test_texts_that_are_gone_on_with_begin_so_too(beginning_model, tiny_model, monkeypatch):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    seen = []
+    generate = HFLM._model_generate
+
+    def told(self, context, *arguments, **options):
+        seen.append(context[0].tolist())
+        return generate(self, context, *arguments, **options)
+
+    monkeypatch.setattr(HFLM, "_model_generate", told)
+    request = Instance("generate_until", {}, ("It was the best", {"until": ["\n"], "max_gen_toks": 2}), 0)
+    for loaded in (beginning_model, tiny_model):
+        harness_model(loaded).generate_until([request])
+    bare = encode_text(tiny_model.tokenizer, "It was the best")
+    assert seen == [[beginning_model.tokenizer.bos_token_id, *bare], bare]
 
 
 def test_tasks_of_a_folder(tiny_model, tasks, tmp_path):

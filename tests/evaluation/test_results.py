@@ -53,7 +53,7 @@ def test_runs_with_the_same_name_are_told_apart(folder, tmp_path):
     for _ in run(Lines(), Known({}, "all", "b 2"), Plan(LENGTHS[:1], 5), kept):
         pass
     (grid,) = grids(attempts_in([folder, tmp_path]), others=False)
-    assert [name for name, _ in grid.rows] == ["all (a…)", "none", "all (b…)"]
+    assert [name for name, _ in grid.rows] == ["all (a 1)", "none", "all (b 2)"]
 
 
 def test_the_same_folder_twice_counts_once(folder):
@@ -129,4 +129,9 @@ def test_the_verb(folder, tmp_path, capsys):
     report([folder], plots=None, others=True, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert (found[0]["subject"], found[0]["length"], found[0]["score"]) == ("all", "30lines", 1.0)
-    assert set(found[0]) >= {"task", "subject", "length", "examples", "score", "low", "high"}
+    assert all(set(each) >= {"task", "subject", "length", "examples", "score", "low", "high"} for each in found)
+    (theirs,) = [each for each in found if (each["subject"], each["length"]) == ("LongChat-13B-16K", "680lines")]
+    assert (theirs["score"], theirs["published"], theirs["low"]) == (0.6, "LongChat", None)
+    assert {each["published"] for each in found if each["subject"] in ("all", "none")} == {None}
+    report([folder], plots=None, others=False, as_json=True)
+    assert len(json.loads(capsys.readouterr().out)) == 4

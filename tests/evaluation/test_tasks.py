@@ -16,7 +16,7 @@ from longfocus.evaluation.runner import Plan, run
 from longfocus.evaluation.task import DoesNotFit, Length, Question, sheets
 from longfocus.evaluation.tasks import TASKS, Sources, tasks_of
 from longfocus.evaluation.tasks.lines import Lines, words
-from longfocus.evaluation.tasks.passkey import QUESTION, Passkey, ReferencePasskey
+from longfocus.evaluation.tasks.passkey import FILLING, QUESTION, Passkey, ReferencePasskey
 from longfocus.evaluation.tasks.perplexity import Perplexity
 from longfocus.loading.prompts import encode_text
 
@@ -148,9 +148,14 @@ def test_the_references_passkeys(characters, tokens, key, reference_count):
     assert tokens in (None, 1 + reference_count(f"{sheet.document}\n{QUESTION}"))
 
 
-def test_the_references_filling_ends():
-    with pytest.raises(DoesNotFit, match="the reference has 449999"):
-        ReferencePasskey().sheet(Length(450_000, "characters"), 0, by_words, 1, 0)
+def test_the_references_filling_goes_on(reference_count):
+    """The published figure at 256K tokens took more of it than the script has."""
+    sheet = ReferencePasskey().sheet(Length(958_000, "characters"), 0, reference_count, 1, 555)
+    _, before, _, after = sheet.document.split("\n")
+    assert len(before) + len(after) == 958_000
+    assert before == (f"{FILLING} " * 11_000)[: len(before)]
+    assert after == (f"{FILLING} " * 11_000)[: len(after)]
+    assert 250_000 < reference_count(sheet.document) < 262_144
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from longfocus.errors import DocumentError, RequestError
 from longfocus.evaluation.figures import figures
 from longfocus.evaluation.records import AttemptFile
-from longfocus.evaluation.runner import Plan, run
+from longfocus.evaluation.runner import Plan, missing, run
 from longfocus.evaluation.task import Length, Question, sheets
-from longfocus.evaluation.tasks.topics import Topics, TopicsAny, ordinal
+from longfocus.evaluation.tasks.topics import Judge, Topics, TopicsAny, ordinal
 from longfocus.training.records import load_records
 from tests.evaluation.small_topics import ANNOUNCED, FURTHER, OFFICIAL, SAID_OTHERWISE, write_conversations
 from tests.evaluation.test_tasks import Known, by_words
@@ -161,10 +161,37 @@ def test_a_judge(reply, judged, data):
         asked.append(prompt)
         return reply
 
-    outcome = Topics(data, judge=judge).attempt(Known({"": "how\nvoices\ncarry"}), Question("", (SAID_OTHERWISE[0],)))
-    assert outcome.more["judged"] == judged
+    task = Topics(data, judge=Judge("somebody", judge))
+    assert task.verdict((SAID_OTHERWISE[0],), "how\nvoices\ncarry") == judged
     assert len(asked) == 1
     assert f"The topic was: {SAID_OTHERWISE[0]}\nThe answer was: how voices carry\n" in asked[0]
+
+
+def test_a_judge_sees_what_was_answered_before(data, tmp_path):
+    """With a judge that comes late, and another after that; nobody is asked again, and no mean is of a part."""
+    plan, subject = Plan((Length(6, "topics"),), examples=4), Known({})
+    path = tmp_path / "topics.jsonl"
+    list(run(Topics(data), subject, plan, AttemptFile(path)))
+    subject.read_documents.clear()
+    one, other = (Judge(name, lambda _, reply=reply: reply) for name, reply in (("one", "1"), ("other", "0")))
+    kept = AttemptFile(path)
+    assert missing(Topics(data, judge=one), subject, plan, kept) == 4
+    judging = run(Topics(data, judge=one), subject, plan, kept)
+    next(judging)
+    judging.close()
+    (figure,) = figures(AttemptFile(path).attempts)
+    assert set(figure.more) == {"exact", "f1"}  # one of four is judged
+    for judge in (one, other):
+        list(run(Topics(data, judge=judge), subject, plan, AttemptFile(path)))
+        assert missing(Topics(data, judge=judge), subject, plan, AttemptFile(path)) == 0
+    assert not subject.read_documents
+    (figure,) = figures(AttemptFile(path).attempts)
+    assert (figure.examples, figure.more["judged by one"], figure.more["judged by other"]) == (4, 1.0, 0.0)
+    more = Plan(plan.lengths, 6)
+    assert missing(Topics(data, judge=one), subject, more, AttemptFile(path)) == 2 * 2
+    list(run(Topics(data, judge=one), subject, more, AttemptFile(path)))
+    (figure,) = figures(AttemptFile(path).attempts)
+    assert (figure.examples, set(figure.more)) == (6, {"exact", "f1", "judged by one"})
 
 
 @pytest.mark.parametrize("task", [Topics, TopicsAny])

@@ -12,6 +12,7 @@ import torch
 
 from longfocus.asking.generation import Sampling, Written, write
 from longfocus.asking.session import Session, Uses
+from longfocus.evaluation.identity import identity_of
 from longfocus.evaluation.replies import Reply
 from longfocus.evaluation.subjects.alone import Alone
 from longfocus.evaluation.subjects.behind import Behind, question_ids
@@ -51,12 +52,9 @@ class BookSubject:
         self.name = f"{Path(loaded.name).name} {uses}" + (
             ":int8" if packed else "" if look_up is None else f":{look_up}"
         )
-        config, habits = loaded.model.config, loaded.habits
-        parts = (
-            loaded.fingerprint[:16], uses, config.mem_layers, config.window, config.window_overlap, config.sink_tokens,
-            str(loaded.model.dtype).removeprefix("torch."), habits.look_back, habits.top_k, self._look_up,
-        )  # fmt: skip
-        self.identity = " ".join(map(str, parts)) + (" int8" if packed else "" if uses == "memory" else " alone")
+        self.identity = f"{identity_of(loaded)} look-up={self._look_up} {uses}" + (
+            " int8" if packed else "" if uses == "memory" else " alone"
+        )
 
     def count(self, text: str) -> int:
         """See `Subject.count`."""

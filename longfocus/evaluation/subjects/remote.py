@@ -18,7 +18,7 @@ from typing import Any
 from longfocus.errors import RequestError
 from longfocus.evaluation.replies import Reply
 from longfocus.evaluation.subjects.api import Api, Refused, key_of
-from longfocus.evaluation.task import DoesNotFit, Form, Opened, Writing
+from longfocus.evaluation.task import DoesNotFit, Form, NotPossible, Opened, Writing
 from longfocus.loading.prompts import encode_text
 
 OPENAI = "https://api.openai.com/v1"
@@ -105,9 +105,9 @@ class RemoteSubject(ABC):
         """How the model goes on with a text.
 
         Raises:
-            RequestError: The API cannot have it done.
+            NotPossible: The API cannot have it done.
         """
-        raise RequestError(f"{self.name}: APIs of chat models answer messages and do not go on with texts")
+        raise NotPossible(f"{self.name}: APIs of chat models answer messages and do not go on with texts")
 
     def _put(self, path: str, content: Any, most: int) -> dict[str, Any]:
         """Send one message of the user's, to be answered as the model finds likeliest."""
@@ -247,4 +247,4 @@ class _Remembered:
 
     def loss(self, text: str) -> tuple[float, int]:
         """See `Opened.loss`."""
-        raise RequestError(f"{self._subject.name}: the API tells no probabilities of a text")
+        raise NotPossible(f"{self._subject.name}: the API tells no probabilities of a text")

@@ -20,7 +20,7 @@ from longfocus.evaluation.tasks.lines import LettersLines, Lines, UuidLines
 from longfocus.evaluation.tasks.needle import BookNeedle, FillingNeedle
 from longfocus.evaluation.tasks.passkey import Passkey, ReferencePasskey
 from longfocus.evaluation.tasks.perplexity import Perplexity
-from longfocus.evaluation.tasks.topics import Topics, TopicsAny
+from longfocus.evaluation.tasks.topics import Judge, Topics, TopicsAny
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Sources:
         cases: A file of LongEval's test cases.
         books: A folder of one's own books.
         questions: A file of questions on them.
-        judge: Replies to a prompt that asks whether an answer is right; None for a task's own rule alone.
+        judge: Who also says whether an answer is right; None for a task's own rule alone.
     """
 
     data: Path = Path("data")
     cases: Path | None = None
     books: Path | None = None
     questions: Path | None = None
-    judge: Callable[[str], str] | None = None
+    judge: Judge | None = None
 
 
 def _bookqa(sources: Sources) -> QuestionsOnBooks:

@@ -81,6 +81,10 @@ class QuestionsOnBooks(AnswerTask):
         asked = random.Random(f"{self.name} {seed} {book.name}").sample(book.questions, len(book.questions))
         return Sheet(text, tuple(Question(ASKED.format(each), answers) for each, answers in asked[:questions]))
 
+    def look(self) -> None:
+        """See `Task.look`."""
+        self.books()
+
     def everything(self) -> int | None:
         """See `Task.everything`."""
         return sum(len(book.questions) for book in self.books())

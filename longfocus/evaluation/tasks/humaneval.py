@@ -79,6 +79,10 @@ class HumanEval(Task):
             raise RequestError(f"{self.name} has {len(order)} problems; no more can be asked")
         return Sheet("", (Question(order[number].prompt, (order[number].solution,)),))
 
+    def look(self) -> None:
+        """See `Task.look`."""
+        _ = self.problems
+
     def everything(self) -> int | None:
         """See `Task.everything`."""
         return len(self.problems)

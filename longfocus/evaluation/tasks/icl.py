@@ -115,6 +115,10 @@ class InContext(Task):
         """See `Task.size`."""
         return min(questions, len(self._sets[1]))
 
+    def look(self) -> None:
+        """See `Task.look`."""
+        _ = self._sets
+
     def everything(self) -> int | None:
         """See `Task.everything`."""
         return len(self._sets[1])

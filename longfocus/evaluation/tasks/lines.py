@@ -82,6 +82,10 @@ class Lines(AnswerTask):
         """1 if the last value in the answer is the one of the line."""
         return float(re.findall(self.pattern, answer)[-1:] == [question.answers[0]])
 
+    def look(self) -> None:
+        """See `Task.look`."""
+        words()
+
     def draw(self, chance: random.Random) -> str:
         """A value."""
         return str(chance.randint(1, 50_000))

@@ -133,6 +133,10 @@ class BookNeedle(Needle):
         self._data = data
         self._split = split
 
+    def look(self) -> None:
+        """See `Task.look`."""
+        books_of(self._data, splits=(self._split,), for_reporting=True)
+
     def pages(self, chance: random.Random) -> Iterator[str]:
         """See `Needle.pages`.
 

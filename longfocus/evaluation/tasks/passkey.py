@@ -16,7 +16,6 @@ from longfocus.evaluation.fitting import fit
 from longfocus.evaluation.task import (
     AnswerTask,
     Count,
-    DoesNotFit,
     Length,
     Opened,
     Outcome,
@@ -32,7 +31,6 @@ OPENING = (
 )
 FILLING = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 QUESTION = "What is the pass key? The pass key is"
-_REPEATS = 5000  # of the filling in the reference, which cannot be longer
 
 
 class Passkey(AnswerTask):
@@ -67,6 +65,9 @@ class Passkey(AnswerTask):
 class ReferencePasskey(Passkey):
     """As LongLLaMA's script makes them; a length is the number of characters of filling, a sheet's number its seed.
 
+    The script as it was published has filling for 449,999 characters. Longer ones have more of the same, as the figures
+    at 256k tokens must have had.
+
     The text is gone on with, without anything of a conversation, and right is what begins with the key: the script
     writes just as many tokens as the key has.
     """
@@ -77,14 +78,8 @@ class ReferencePasskey(Passkey):
     form = "text"
 
     def sheet(self, length: Length, number: int, count: Count, questions: int, seed: int) -> Sheet:
-        """See `Task.sheet`.
-
-        Raises:
-            DoesNotFit: More filling is asked for than the script has.
-        """
-        whole = " ".join([FILLING] * _REPEATS)
-        if length.amount > len(whole):
-            raise DoesNotFit(f"{length.amount} characters of filling were asked for, the reference has {len(whole)}")
+        """See `Task.sheet`."""
+        whole = " ".join([FILLING] * (length.amount // len(FILLING) + 1))
         draw = np.random.RandomState(seed + number)
         before = int(draw.randint(0, length.amount))
         key = int(draw.randint(1, 50_000))

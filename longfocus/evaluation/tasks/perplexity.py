@@ -54,6 +54,10 @@ class Perplexity(Task):
         passage = story[place : place + PASSAGE_CHARACTERS]
         return Sheet(document, (Question(passage, ()),))
 
+    def look(self) -> None:
+        """See `Task.look`."""
+        books_of(self._data, splits=(self._split,), for_reporting=True)
+
     def attempt(self, opened: Opened, question: Question) -> Outcome:
         """See `Task.attempt`."""
         loss, predicted = opened.loss(question.text)

@@ -59,29 +59,44 @@ class Topic:
     conversation: str
 
 
+@dataclass(frozen=True)
+class Judge:
+    """Who says whether answers are right.
+
+    Attributes:
+        name: Of the subject; verdicts of several judges are kept side by side.
+        reply: Its reply to a prompt.
+    """
+
+    name: str
+    reply: Callable[[str], str]
+
+
 class Topics(AnswerTask):
     """The first topic of a record in which no topic comes twice.
 
     An answer is right if the first title in it, of all in the pool, is the one wanted; case, punctuation and articles
     do not matter. Further scores are `exact` (the title stands in the answer, letter for letter but for case), `f1`
-    and, with a judge, `judged`.
+    and, with a judge, `judged by` its name.
 
     Args:
         data: A folder with LongChat's and Anima's conversations (`longchat/`, `anima/`).
         pool: Which of them.
-        judge: Replies to a prompt that shows a topic and an answer. As in LongEval, only the reply 1 counts as right.
+        judge: Is asked about each answer, also about those that were kept without it. As in LongEval, only its reply 1
+            counts as right.
     """
 
     name = "topics"
     units: tuple[str, ...] = ("topics", "tokens")
     answer_tokens = 50
 
-    def __init__(self, data: Path, pool: Pool = "all", judge: Callable[[str], str] | None = None) -> None:
+    def __init__(self, data: Path, pool: Pool = "all", judge: Judge | None = None) -> None:
         if pool != "all":
             self.name = f"{self.name}-{pool}"
         self._data = data
         self._pool = pool
         self._judge = judge
+        self.verdicts = None if judge is None else f"judged by {judge.name}"
         self._found: list[Topic] | None = None
 
     def sheet(self, length: Length, number: int, count: Count, questions: int, seed: int) -> Sheet:
@@ -114,9 +129,17 @@ class Topics(AnswerTask):
         answer = opened.answer(question.text, self.answer_tokens)
         (title,) = question.answers
         more = {"exact": float(title.lower() in answer.lower()), "f1": f1(answer, [title])}
-        if self._judge is not None:
-            more["judged"] = float(self._judge(JUDGED.format(title, " ".join(answer.split()))).strip() == "1")
         return Outcome(answer, self.score(question, answer), more=more)
+
+    def verdict(self, answers: tuple[str, ...], answer: str) -> float:
+        """See `Task.verdict`."""
+        assert self._judge is not None
+        reply = self._judge.reply(JUDGED.format(answers[0], " ".join(answer.split())))
+        return float(reply.strip() == "1")
+
+    def look(self) -> None:
+        """See `Task.look`."""
+        self.topics()
 
     def score(self, question: Question, answer: str) -> float:
         """1 if the first of the pool's titles in the answer is the one wanted."""
