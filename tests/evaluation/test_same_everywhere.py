@@ -36,9 +36,9 @@ HASHES = {
     "trec-fine": "dc46eaaebd97",
     "webqs": "047217043b33",
 }
-ENDLESS = {"lines": 1, "lines-letters": 1, "lines-uuids": 1} | {
-    name: 0.9999 for name in ("passkey", "needle-filling", "key-values")
-}
+ENDLESS = {"lines": 1, "lines-letters": 1, "lines-uuids": 1} | dict.fromkeys(
+    ("passkey", "needle-filling", "key-values"), 0.9999
+)
 """Tasks that can be as long as one likes, with how much of a length they fill."""
 PROGRAM = """
 import sys, time
