@@ -5,20 +5,26 @@ It is the synthetic task of the Focused Transformer paper (Tworkowski et al., 20
 only. What is asked for is in no window with its question, and every definition of another document is as likely an
 answer as the right one until keys are told apart.
 
-Tokens: the symbols of keys and values are 0, 1, ...; then come the three marks.
+Tokens: the symbols of keys and values are 0, 1, ...; then come the three marks. As text, symbols are digits and
+letters.
 """
 
 from __future__ import annotations
 
 import random
+import string
 from dataclasses import dataclass
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerFast
 
 from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training.examples import IGNORED
+
+_SYMBOLS = string.digits + string.ascii_letters
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,33 @@ class Dictionary:
         symbols: Different tokens in keys and values.
         key: Tokens of a key.
         value: Tokens of a value.
+
+    Raises:
+        ValueError: There are more symbols than digits and letters.
     """
 
     symbols: int = 61
     key: int = 4
     value: int = 4
+
+    def __post_init__(self) -> None:
+        if self.symbols > len(_SYMBOLS):
+            raise ValueError(f"{self.symbols} symbols were asked for; there are {len(_SYMBOLS)}")
+
+    @property
+    def words(self) -> str:
+        """The symbols as text, a sign each."""
+        return _SYMBOLS[: self.symbols]
+
+    @property
+    def marks(self) -> tuple[str, str, str]:
+        """What begins a definition, what stands before a value, and what begins a question."""
+        return "<k>", "<v>", "<q>"
+
+    @property
+    def keys(self) -> int:
+        """Different keys."""
+        return int(self.symbols**self.key)
 
     @property
     def vocabulary(self) -> int:
@@ -44,6 +72,13 @@ class Dictionary:
     def entry(self) -> int:
         """Tokens of a definition, and of a question with its answer."""
         return self.key + self.value + 2
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Makes tokens of entries as text, with spaces between symbols and marks."""
+        numbers = {word: number for number, word in enumerate((*self.words, *self.marks))}
+        made = Tokenizer(models.WordLevel(numbers, unk_token=self.marks[1]))
+        made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        return PreTrainedTokenizerFast(tokenizer_object=made, clean_up_tokenization_spaces=False)
 
     def documents(self, count: int, definitions: int, questions: int, seed: int) -> tuple[Tensor, Tensor]:
         """Documents that define words and then ask for some of them, in another order; no key is defined twice.
@@ -62,10 +97,10 @@ class Dictionary:
         """
         if questions > definitions:
             raise ValueError(f"{questions} questions cannot be asked about {definitions} definitions")
-        if count * definitions > self.symbols**self.key:
+        if count * definitions > self.keys:
             raise ValueError(f"{self.symbols} symbols make no {count * definitions} keys of {self.key}")
         chance = random.Random(seed)
-        numbers = torch.tensor(chance.sample(range(self.symbols**self.key), count * definitions))
+        numbers = torch.tensor(chance.sample(range(self.keys), count * definitions))
         digits = self.symbols ** torch.arange(self.key)
         keys = (numbers[:, None] // digits % self.symbols).view(count, definitions, self.key)
         draw = torch.Generator().manual_seed(chance.getrandbits(63))

@@ -17,6 +17,7 @@ from tests.evaluation.test_tasks import SHORT, Known, by_words
 
 HASHES = {
     "bookqa": "7eec2b8069d8",
+    "dictionary": "208dddbbfefd",
     "humaneval": "12bef96afa90",
     "humaneval-samples": "bded8bcfab3a",
     "key-values": "946cef3bbef4",

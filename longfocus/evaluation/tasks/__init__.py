@@ -13,6 +13,7 @@ from longfocus.errors import RequestError
 from longfocus.evaluation.task import Task
 from longfocus.evaluation.tasks.bookqa import BookQa, OwnBookQa, QuestionsOnBooks
 from longfocus.evaluation.tasks.cases import Cases
+from longfocus.evaluation.tasks.dictionary import DictionaryLookup
 from longfocus.evaluation.tasks.humaneval import HumanEval, HumanEvalSamples
 from longfocus.evaluation.tasks.icl import CoarseTrec, FineTrec, WebQuestions
 from longfocus.evaluation.tasks.key_values import KeyValues
@@ -64,6 +65,7 @@ TASKS: dict[str, Callable[[Sources], Task]] = {
     "lines-uuids": lambda _: UuidLines(),
     "cases": _cases,
     "key-values": lambda _: KeyValues(),
+    "dictionary": lambda _: DictionaryLookup(),
     "topics": lambda sources: Topics(sources.data, judge=sources.judge),
     "topics-longchat-30": lambda sources: Topics(sources.data, "longchat-30", sources.judge),
     "topics-anima": lambda sources: Topics(sources.data, "anima", sources.judge),
