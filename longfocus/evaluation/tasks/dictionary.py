@@ -32,7 +32,7 @@ class DictionaryLookup(Task):
     units: tuple[str, ...] = ("definitions", "tokens")
     usual_lengths = ("4k", "64k")
     form = "text"
-    questions = 50
+    questions = 25
 
     def __init__(self, dictionary: Dictionary | None = None) -> None:
         self._dictionary = dictionary or Dictionary()
