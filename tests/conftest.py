@@ -11,6 +11,11 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast examples are made tells of the machine, not of what is tested.
+settings.register_profile("any machine", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("any machine")
 
 _SLOW_SECONDS = 400
 """How long a slow test may take that says nothing else: what takes a minute on one processor takes four on another."""
