@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from longfocus.errors import RequestError
+from longfocus.loading.adapters import AdapterNote
+from longfocus.loading.defaults import BookHabits
 from longfocus.model.config import LongLlamaConfig
 from longfocus.model.modeling import LongLlamaForCausalLM
 from longfocus.training.crossbatch import CrossDocuments
@@ -24,6 +27,9 @@ _LOCAL = 2
 """Layers before the memory layer: the first finds which token of an entry one is, the second gathers its key."""
 _WINDOWS = 2
 """Of a document: definitions, then questions."""
+_HABITS = BookHabits(look_back=0, top_k=None)
+"""What the one memory layer keeps does not depend on what it saw, so it reads without looking back, and Books are the
+same."""
 _TESTED = (4, 1000, 25)
 """Documents, definitions and questions of what is told on the way."""
 
@@ -39,7 +45,8 @@ def dictionary(
     entries: str = "4,25@600",
     documents: str = "32,16@600",
     growth: str = "1,8@350,15@600",
-    steps: int = 900,
+    alike: str = "61,6@700",
+    steps: int = 1200,
     rate: float = 6e-3,
     warmup: int = 40,
     seed: int = 0,
@@ -62,6 +69,8 @@ def dictionary(
         documents: Of a batch, in stages; each is a window of definitions and one of questions.
         growth: Of how many documents a question sees the definitions, in stages. With its own alone keys are learnt
             quickly, among many others they are learnt to be kept apart.
+        alike: How many symbols the keys of a batch are made of, in stages. Of few, many keys differ in one symbol only,
+            as they do among millions.
         steps: Of the optimizer.
         rate: Highest learning rate; it rises, stays, and falls.
         warmup: Steps in which it rises.
@@ -73,10 +82,12 @@ def dictionary(
         task = Dictionary(symbols, key, value)
     except ValueError as error:
         raise RequestError(str(error)) from None
-    sizes, counts = Growth.of(entries), Growth.of(documents)
+    stages = _Stages(Growth.of(entries), Growth.of(documents), Growth.of(alike))
+    stages.check(task)
     torch.manual_seed(seed)
-    model = LongLlamaForCausalLM(_config(task, hidden, heads, sizes.at(steps)))
-    lesson = FotLesson(model, partial(CrossDocuments, packing=_WINDOWS), Growth.of(growth))
+    model = LongLlamaForCausalLM(_config(task, hidden, heads, stages.entries.at(steps)))
+    note = AdapterNote.of("", model.config, _HABITS)
+    lesson = FotLesson(model, partial(CrossDocuments, packing=_WINDOWS), Growth.of(growth), note=note)
     arguments = settings(
         out,
         steps=steps,
@@ -93,7 +104,7 @@ def dictionary(
     )
     return Run(
         lesson,
-        _Staged(task, sizes, counts, seed, steps),
+        _Staged(task, stages, seed, steps),
         arguments,
         (StepTeller(lesson),),
         evaluations=(partial(_found, task),),
@@ -114,7 +125,7 @@ def _config(task: Dictionary, hidden: int, heads: int, entries: int) -> LongLlam
         head_dim=_HEAD,
         mem_layers=[_LOCAL],
         mem_positionals=False,
-        mem_dtype="float32",
+        mem_dtype="bfloat16",
         qk_norm=True,
         initializer_range=0.1,
         tie_word_embeddings=True,
@@ -127,25 +138,49 @@ def _config(task: Dictionary, hidden: int, heads: int, entries: int) -> LongLlam
     )
 
 
-class _Staged(Dataset[dict[str, Tensor]]):
-    """Batches by number, whose sizes change from stage to stage."""
+@dataclass(frozen=True)
+class _Stages:
+    """How large batches are, and how much alike keys in them, step by step."""
 
-    def __init__(self, task: Dictionary, entries: Growth, documents: Growth, seed: int, length: int) -> None:
-        self._task, self._entries, self._documents = task, entries, documents
-        self._seed, self._length = seed, length
+    entries: Growth
+    documents: Growth
+    alike: Growth
+
+    def check(self, task: Dictionary) -> None:
+        """Refuse batches with more keys than there are.
+
+        Raises:
+            RequestError: There is a stage with such batches.
+        """
+        starts = {start for stages in (self.entries, self.documents, self.alike) for start, _ in stages.stages}
+        for step in sorted(starts):
+            wanted = self.entries.at(step) * self.documents.at(step)
+            used = min(self.alike.at(step), task.symbols)
+            if wanted > used**task.key:
+                raise RequestError(
+                    f"From step {step} on a batch defines {wanted} words, and {used} symbols make {used**task.key} "
+                    f"keys of {task.key}; set --alike higher, or --documents or --entries lower."
+                )
+
+
+class _Staged(Dataset[dict[str, Tensor]]):
+    """Batches by number, which change from stage to stage."""
+
+    def __init__(self, task: Dictionary, stages: _Stages, seed: int, length: int) -> None:
+        self._task, self._stages, self._seed, self._length = task, stages, seed, length
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        entries, documents = self._entries.at(number), self._documents.at(number)
         stage = DictionaryBatches(
             self._task,
-            documents=documents,
+            documents=self._stages.documents.at(number),
             windows=_WINDOWS,
-            entries=entries,
+            entries=self._stages.entries.at(number),
             seed=self._seed,
             length=self._length,
+            alike=self._stages.alike.at(number),
         )
         return stage[number]
 

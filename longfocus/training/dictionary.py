@@ -80,7 +80,9 @@ class Dictionary:
         made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         return PreTrainedTokenizerFast(tokenizer_object=made, clean_up_tokenization_spaces=False)
 
-    def documents(self, count: int, definitions: int, questions: int, seed: int) -> tuple[Tensor, Tensor]:
+    def documents(
+        self, count: int, definitions: int, questions: int, seed: int, alike: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Documents that define words and then ask for some of them, in another order; no key is defined twice.
 
         Args:
@@ -88,6 +90,8 @@ class Dictionary:
             definitions: In each of them.
             questions: In each of them, at most as many.
             seed: Draws all.
+            alike: How many of the symbols, drawn anew for each place of a key, keys are made of; None for all. Of few,
+                many keys differ in one symbol only, which random keys of millions do, but seldom those of hundreds.
 
         Returns:
             Tokens [count, T] and labels [count, T]: the next token where that is part of an answer, else -100.
@@ -97,12 +101,16 @@ class Dictionary:
         """
         if questions > definitions:
             raise ValueError(f"{questions} questions cannot be asked about {definitions} definitions")
-        if count * definitions > self.keys:
-            raise ValueError(f"{self.symbols} symbols make no {count * definitions} keys of {self.key}")
+        used = self.symbols if alike is None else min(alike, self.symbols)
+        if count * definitions > used**self.key:
+            raise ValueError(f"{used} symbols make no {count * definitions} keys of {self.key}")
         chance = random.Random(seed)
-        numbers = torch.tensor(chance.sample(range(self.keys), count * definitions))
-        digits = self.symbols ** torch.arange(self.key)
-        keys = (numbers[:, None] // digits % self.symbols).view(count, definitions, self.key)
+        numbers = torch.tensor(chance.sample(range(used**self.key), count * definitions))
+        keys = numbers[:, None] // used ** torch.arange(self.key) % used
+        if used < self.symbols:
+            chosen = torch.tensor([chance.sample(range(self.symbols), used) for _ in range(self.key)])
+            keys = chosen[torch.arange(self.key), keys]
+        keys = keys.view(count, definitions, self.key)
         draw = torch.Generator().manual_seed(chance.getrandbits(63))
         values = torch.randint(self.symbols, (count, definitions, self.value), generator=draw)
         asked = torch.rand((count, definitions), generator=draw).argsort(dim=1)[:, :questions]
@@ -132,11 +140,22 @@ class DictionaryBatches(Dataset[dict[str, Tensor]]):
         entries: Of a window.
         seed: Draws the documents, with the number of the batch.
         length: How many batches there are.
+        alike: As for `Dictionary.documents`.
     """
 
-    def __init__(self, task: Dictionary, *, documents: int, windows: int, entries: int, seed: int, length: int) -> None:
+    def __init__(
+        self,
+        task: Dictionary,
+        *,
+        documents: int,
+        windows: int,
+        entries: int,
+        seed: int,
+        length: int,
+        alike: int | None = None,
+    ) -> None:
         self._task, self._documents, self._windows, self._entries = task, documents, windows, entries
-        self._seed, self._length = seed, length
+        self._seed, self._length, self._alike = seed, length, alike
 
     def __len__(self) -> int:
         return self._length
@@ -144,7 +163,7 @@ class DictionaryBatches(Dataset[dict[str, Tensor]]):
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         definitions = (self._windows - 1) * self._entries
         seed = (self._seed << 64) + number
-        ids, labels = self._task.documents(self._documents, definitions, self._entries, seed)
+        ids, labels = self._task.documents(self._documents, definitions, self._entries, seed, self._alike)
         rows = (self._documents * self._windows, -1)
         return {"input_ids": ids.view(rows), "labels": labels.view(rows)}
 

@@ -120,6 +120,15 @@ def test_a_model_is_made_and_asked(trained, command_line, tmp_path):
     assert all(attempt["answer"] for attempt in attempts)
 
 
+def test_batches_with_more_words_than_keys_are_refused_before_training(command_line, tmp_path):
+    status, _, said = command_line("train", "dictionary", "--out", tmp_path, "--alike", "61,3@50")
+    assert status == 1
+    assert said.splitlines()[-1].startswith(
+        "longfocus: From step 50 on a batch defines 128 words, and 3 symbols make 81"
+    )
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_what_a_book_holds_is_found(trained, tmp_path):
     """Taught for a minute to tell few keys apart; then 80 windows are read into a Book and asked."""

@@ -66,6 +66,20 @@ def test_what_is_asked_was_defined_in_the_same_document():
     assert torch.equal(ids.roll(-1, dims=1)[counted].view(4, 6, 3), told[:, 10:, 4:])
 
 
+def test_keys_that_are_alike():
+    """Of few symbols at each place, each key once all the same; which symbols differs from place to place."""
+    task = Dictionary()
+    ids, _ = task.documents(4, 40, 5, seed=3, alike=4)
+    keys = ids.view(4, 45, task.entry)[:, :40, 1:5].flatten(0, 1)
+    assert len({tuple(key) for key in keys.tolist()}) == 160
+    places = [set(keys[:, place].tolist()) for place in range(4)]
+    assert [len(place) for place in places] == [4] * 4
+    assert len(set.union(*places)) > 4
+    assert torch.equal(task.documents(4, 40, 5, seed=3)[0], task.documents(4, 40, 5, seed=3, alike=61)[0])
+    with pytest.raises(ValueError, match="4 symbols make no 257 keys of 4"):
+        task.documents(1, 257, 5, seed=3, alike=4)
+
+
 def test_a_batch_depends_on_its_number_alone():
     def batches(seed):
         return DictionaryBatches(TASK, documents=3, windows=3, entries=ENTRIES, seed=seed, length=9)
