@@ -4,6 +4,9 @@ import configparser
 import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,6 +51,24 @@ def test_the_unit_runs_a_command_that_there_is(unit):
     assert int(service["TimeoutStopSec"]) == STOP_SECONDS > 2 * Limits().grace_seconds + 5
     assert service["User"] == "longfocus"
     assert unit["Install"]["WantedBy"] == "multi-user.target"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_understands_the_unit(tmp_path):
+    """With a program that there is in place of the one to be installed; what it does not know it only tells."""
+    text, replaced = re.subn(
+        r"^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text("utf-8"), flags=re.MULTILINE
+    )
+    assert replaced == 1
+    unit = tmp_path / UNIT.name
+    for written, understood in ((text, True), (text.replace("PrivateTmp=", "PrivatTmp="), False)):
+        unit.write_text(written, encoding="utf-8")
+        command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        about = [
+            line for line in (told.stdout + told.stderr).splitlines() if UNIT.name in line
+        ]  # others' units as well
+        assert (not about) == understood, about
 
 
 def test_the_container_runs_a_command_that_there_is(steps):
