@@ -181,9 +181,7 @@ def command_line(monkeypatch, capsys):
 
     def run(*arguments, stdin=""):
         from longfocus import cli
-        from longfocus.cli import drawing
 
-        monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
         monkeypatch.setattr(sys, "argv", ["longfocus", *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as ended:

@@ -17,7 +17,6 @@ from typer.main import get_command
 
 import longfocus
 from longfocus import cli
-from longfocus.cli import drawing
 from longfocus.reading.documents import load_document
 
 REPOSITORY = Path(__file__).parent.parent
@@ -152,7 +151,6 @@ def test_the_sample_session_has_the_form_of_a_real_one(tmp_path, tiny_folder, ti
     monkeypatch.chdir(tmp_path)
     for name in ("LONGFOCUS_BOOKS", "LONGFOCUS_CACHE"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
     read, find, ask = transcript()
     Path(read.arguments[1]).write_text(f"The Mysterious Affair at Styles\n\n{tiny_document.text[:2500]}", "utf-8")
     printed = []

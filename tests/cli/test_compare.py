@@ -17,8 +17,6 @@ def on_one_thread(one_thread):
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path, tiny_folder, tiny_document):
     """Return a function that runs `longfocus VERB ARGUMENTS` with the small model: exit status, stdout, stderr."""
-    from longfocus.cli import drawing
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LONGFOCUS_BOOKS", str(tmp_path / "shelf"))
     monkeypatch.setenv("LONGFOCUS_CACHE", str(tmp_path / "cache"))
@@ -27,7 +25,6 @@ def run(monkeypatch, capsys, tmp_path, tiny_folder, tiny_document):
     (tmp_path / "one.jsonl").write_text('{"question": "Who [came]?", "answers": ["a captain", "Ann"]}\n')
 
     def run(*arguments):
-        monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
         monkeypatch.setattr(sys, "argv", ["longfocus", *map(str, arguments), "--model", str(tiny_folder)])
         with pytest.raises(SystemExit) as ended:
             cli.main()

@@ -17,12 +17,9 @@ def on_one_thread(one_thread):
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path, tiny_folder):
     """Return a function that runs `longfocus eval ARGUMENTS` with the small model: exit status, stdout, stderr."""
-    from longfocus.cli import drawing
-
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        monkeypatch.setattr(drawing.status, "file", None)  # rich asks for sys.stderr anew each time
         monkeypatch.setattr(sys, "argv", ["longfocus", "eval", *arguments, "--model", str(tiny_folder)])
         with pytest.raises(SystemExit) as ended:
             cli.main()

@@ -22,7 +22,6 @@ def on_one_thread(one_thread):
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     monkeypatch.setenv("LONGFOCUS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("longfocus.cli.drawing.status.file", None)
     monkeypatch.setattr(probing, "OVERLAPS", (2,))  # the fewest readings that a profile comes of
     monkeypatch.setattr(probing, "ENTRIES", (16, 4))
     monkeypatch.setattr(probing, "WINDOWS", (2, 2))

@@ -69,11 +69,9 @@ def test_a_folder_is_read_once(papers, tiny_model, tmp_path):
     assert all(each.there and not each.trouble and not each.tokens for each in again.values())
 
 
-def test_a_limit_is_told_of_each_document_then_and_later(papers, tiny_model, monkeypatch, capsys):
-    from longfocus.cli import drawing
+def test_a_limit_is_told_of_each_document_then_and_later(papers, tiny_model, capsys):
     from longfocus.cli.drawing_many import draw_many
 
-    monkeypatch.setattr(drawing.status, "file", None)
     cut = outcomes(papers, tiny_model, most=150)
     later = outcomes(papers, tiny_model)
     for name, each in cut.items():
