@@ -83,7 +83,7 @@ def dictionary(
     except ValueError as error:
         raise RequestError(str(error)) from None
     stages = _Stages(Growth.of(entries), Growth.of(documents), Growth.of(alike))
-    stages.check(task)
+    stages.check(task, steps)
     torch.manual_seed(seed)
     model = LongLlamaForCausalLM(_config(task, hidden, heads, stages.entries.at(steps)))
     note = AdapterNote.of("", model.config, _HABITS)
@@ -146,14 +146,14 @@ class _Stages:
     documents: Growth
     alike: Growth
 
-    def check(self, task: Dictionary) -> None:
-        """Refuse batches with more keys than there are.
+    def check(self, task: Dictionary, steps: int) -> None:
+        """Refuse batches with more keys than there are, in stages that so many steps come to.
 
         Raises:
             RequestError: There is a stage with such batches.
         """
         starts = {start for stages in (self.entries, self.documents, self.alike) for start, _ in stages.stages}
-        for step in sorted(starts):
+        for step in sorted(start for start in starts if start < steps):
             wanted = self.entries.at(step) * self.documents.at(step)
             used = min(self.alike.at(step), task.symbols)
             if wanted > used**task.key:
